@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Incumbent Authors.
+
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"k8s.io/component-base/cli"
+	cliflag "k8s.io/component-base/cli/flag"
+	"k8s.io/component-base/cli/globalflag"
+	"k8s.io/component-base/logs"
+	logsapi "k8s.io/component-base/logs/api/v1"
+	_ "k8s.io/component-base/logs/json/register" // --logging-format=json
+	"k8s.io/component-base/term"
+	"k8s.io/klog/v2"
+
+	"github.com/incumbent-io/incumbent/pkg/controllers"
+	"github.com/incumbent-io/incumbent/pkg/options"
+)
+
+// Main runs the command line of the manager called name and returns the exit code:
+// 0 after a complete stop, 1 otherwise. It may be called once per process.
+func Main(name string, registry *controllers.Registry) int {
+	err := cli.RunNoErrOutput(NewCommand(name, registry))
+	var running *runError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &running):
+		// The process ran and has logged so far; its end belongs into the log too.
+		klog.ErrorS(running.error, "Manager ended")
+		klog.Flush()
+	default:
+		for line := range strings.Lines(err.Error()) { // a line for each mistake
+			fmt.Fprintf(os.Stderr, "Error: %s\n", strings.TrimSpace(line))
+		}
+	}
+	return 1
+}
+
+// runError is an error of a manager that had started.
+type runError struct{ error }
+
+func (e *runError) Unwrap() error { return e.error }
+
+// NewCommand returns the command of the manager called name, with its subcommands.
+// Running it configures klog and signals for the whole process.
+func NewCommand(name string, registry *controllers.Registry) *cobra.Command {
+	opts := options.New(name, registry)
+	command := filepath.Base(os.Args[0]) // what the user calls it by
+	root := &cobra.Command{
+		Use:     command,
+		Version: options.Version(),
+		Long: fmt.Sprintf(`%s runs many controllers in one highly available process. One replica, the
+leader, holds a Lease and runs them; the others stand by and take over when it
+leaves or dies.
+
+Subcommands:
+  %s controllers   list the controllers, which are enabled, and why`, name, command),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("unknown command %q; see %s --help", args[0], cmd.CommandPath())
+			}
+			return nil
+		},
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			config, err := opts.Complete(os.Getenv)
+			if err != nil {
+				return err
+			}
+			if err := logsapi.ValidateAndApply(config.Logging, config.Features); err != nil {
+				return err
+			}
+			ctx, abort := stopOnSignal(cmd.Context())
+			config.Abort = abort
+			if err := Run(ctx, config); err != nil {
+				return &runError{err}
+			}
+			return nil
+		},
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
+	})
+
+	sections := opts.Flags()
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
+	sections.FlagSet("global").Bool("version", false, "Print the version and exit.") // found and served by cobra
+	globalflag.AddGlobalFlags(sections.FlagSet("global"), name, logs.SkipLoggingConfigurationFlags())
+	for _, section := range sections.FlagSets {
+		root.PersistentFlags().AddFlagSet(section)
+	}
+	columns, _, _ := term.TerminalSize(root.OutOrStdout())
+	cliflag.SetUsageAndHelpFunc(root, sections, columns)
+
+	list := newControllersCommand(opts)
+	own := cliflag.NamedFlagSets{}
+	own.FlagSet("output").AddFlagSet(list.Flags())
+	for _, section := range sections.Order {
+		own.FlagSet(section).AddFlagSet(sections.FlagSets[section])
+	}
+	cliflag.SetUsageAndHelpFunc(list, own, columns)
+	root.AddCommand(list)
+	root.CompletionOptions.DisableDefaultCmd = true
+	return root
+}
+
+// stopOnSignal returns a context that ends at the first SIGTERM or SIGINT, and a
+// channel that is closed at the second.
+func stopOnSignal(ctx context.Context) (context.Context, <-chan struct{}) {
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	abort := make(chan struct{})
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
+	go func() {
+		klog.InfoS("Stopping: controllers drain, then the lease is released; a second signal stops at once", "signal", <-signals)
+		stop(errors.New("asked to stop by a signal"))
+		klog.InfoS("Stopping at once: the lease is not released", "signal", <-signals)
+		close(abort)
+	}()
+	return ctx, abort
+}

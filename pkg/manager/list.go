@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Incumbent Authors.
+
+package manager
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/incumbent-io/incumbent/pkg/options"
+)
+
+// newControllersCommand lists the gates. It touches no cluster.
+func newControllersCommand(opts *options.Options) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "controllers",
+		Short: "List the controllers, which are enabled, and why",
+		Long: "Lists every registered controller, whether the given flags enable it, and why.\n" +
+			"It takes the same flags as the manager itself and needs no cluster.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := opts.Validate(); err != nil {
+				return err
+			}
+			rows, err := opts.Table()
+			if err != nil {
+				return err
+			}
+			switch output {
+			case "table":
+				return printTable(cmd.OutOrStdout(), rows)
+			case "json":
+				encoder := json.NewEncoder(cmd.OutOrStdout())
+				encoder.SetIndent("", "  ")
+				return encoder.Encode(rows)
+			}
+			return fmt.Errorf("--output=%q is not a choice; use table or json", output)
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "Form of the list: table or json.")
+	return cmd
+}
+
+func printTable(out io.Writer, rows []options.Row) error {
+	table := tabwriter.NewWriter(out, 0, 8, 3, ' ', 0)
+	fmt.Fprintln(table, "NAME\tENABLED\tREASON\tSUMMARY")
+	for _, row := range rows {
+		enabled := "no"
+		if row.Enabled {
+			enabled = "yes"
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", row.Name, enabled, row.Reason, row.Summary)
+	}
+	return table.Flush()
+}
