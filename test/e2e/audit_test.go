@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Incumbent Authors.
+
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// account is the user name of the manager's service account.
+const account = "system:serviceaccount:incumbent-system:incumbent"
+
+// auditEvent is the part of an audit event that is looked at.
+type auditEvent struct {
+	Stage      string
+	Verb       string
+	RequestURI string
+	User       struct{ Username string }
+	ObjectRef  *struct{ APIGroup, Resource, Subresource, Namespace, Name string }
+
+	// Annotations hold the authorizer's decision. The status alone does not tell: a
+	// namespace that is being removed answers 403 as well.
+	Annotations map[string]string
+}
+
+// checkAudit compares what the manager did with what its rules allow: no request was
+// forbidden, and every verb of every rule was used.
+func checkAudit(c *cluster) error {
+	used, forbidden, err := readAudit(filepath.Join(c.data, "audit.log"))
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	role, err := c.client.RbacV1().Roles(system).Get(ctx, "incumbent", metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	clusterRole, err := c.client.RbacV1().ClusterRoles().Get(ctx, "incumbent", metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	granted := map[string]bool{}
+	for _, rule := range slices.Concat(role.Rules, clusterRole.Rules) {
+		grant(granted, rule)
+	}
+	errs := forbidden
+	for _, need := range slices.Sorted(maps.Keys(used)) {
+		if !granted[need] {
+			errs = append(errs, fmt.Errorf("the manager did %q, which no rule of manifests/base grants", need))
+		}
+	}
+	for _, right := range slices.Sorted(maps.Keys(granted)) {
+		if !used[right] {
+			errs = append(errs, fmt.Errorf("manifests/base grants %q, which the manager never needed", right))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func grant(granted map[string]bool, rule rbacv1.PolicyRule) {
+	for _, group := range rule.APIGroups {
+		for _, resource := range rule.Resources {
+			for _, verb := range rule.Verbs {
+				granted[strings.TrimSpace(verb+" "+resource+" "+group)] = true
+			}
+		}
+	}
+}
+
+// readAudit returns what the manager's account used, and the requests that were
+// forbidden.
+func readAudit(path string) (used map[string]bool, forbidden []error, err error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer file.Close()
+	used = map[string]bool{}
+	lines := bufio.NewScanner(file)
+	lines.Buffer(nil, 4<<20)
+	for lines.Scan() {
+		var event auditEvent
+		if err := json.Unmarshal(lines.Bytes(), &event); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", path, err)
+		}
+		if event.User.Username != account || event.Stage == "RequestReceived" {
+			continue
+		}
+		if event.Annotations["authorization.k8s.io/decision"] != "allow" {
+			forbidden = append(forbidden, fmt.Errorf("not allowed: %s %s", event.Verb, event.RequestURI))
+		}
+		if ref := event.ObjectRef; ref != nil && ref.Resource != "" {
+			resource := strings.TrimSuffix(ref.Resource+"/"+ref.Subresource, "/")
+			used[strings.TrimSpace(event.Verb+" "+resource+" "+ref.APIGroup)] = true
+		}
+	}
+	if len(used) == 0 && lines.Err() == nil {
+		return nil, nil, fmt.Errorf("%s has no request of %s", path, account)
+	}
+	return used, forbidden, lines.Err()
+}

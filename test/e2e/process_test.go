@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Incumbent Authors.
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+)
+
+func cleanupContext() context.Context { return context.Background() }
+
+// process is the manager started by hand, outside the cluster.
+type process struct {
+	cmd     *exec.Cmd
+	address string
+	ended   chan error
+	mu      sync.Mutex
+	output  bytes.Buffer
+}
+
+func (p *process) Write(data []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.output.Write(data)
+}
+
+func (p *process) log() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.output.String()
+}
+
+// launch starts bin/manager. The test ends it if it does not end before.
+func launch(t *testing.T, args ...string) *process {
+	t.Helper()
+	port := freePort(t)
+	p := &process{address: "https://127.0.0.1:" + port, ended: make(chan error, 1)}
+	p.cmd = exec.Command(filepath.Join(shared.root, "bin/manager"), append([]string{"--bind-address=127.0.0.1", "--secure-port=" + port}, args...)...)
+	p.cmd.Stdout, p.cmd.Stderr = p, p
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { p.ended <- p.cmd.Wait() }()
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Kill() // an error means that it has ended
+		if t.Failed() {
+			t.Logf("output of the manager:\n%s", p.log())
+		}
+	})
+	return p
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+// terminate asks the process to stop and expects that it does, with exit code 0.
+func (p *process) terminate(t *testing.T) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-p.ended:
+		if err != nil {
+			t.Errorf("after SIGTERM: got %v, want exit code 0", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it still runs 10 s after SIGTERM")
+	}
+}
+
+func (p *process) awaitLog(t *testing.T, limit time.Duration, text string) {
+	t.Helper()
+	eventually(t, limit, fmt.Sprintf("%q in the log", text), func() error {
+		if !strings.Contains(p.log(), text) {
+			return errors.New("it is not there")
+		}
+		return nil
+	})
+}
+
+func TestMistakesEndInOneClearLine(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "missing")
+	for _, tc := range []struct {
+		args []string
+		want []string
+	}{
+		{[]string{"--controllers=-object-ttl"}, []string{`"-object-ttl" only disables`, `did you mean "*,-object-ttl"?`}},
+		{[]string{"--controllers=nosuch"}, []string{`unknown controller "nosuch"`, "leader-label, object-ttl"}},
+		{[]string{"--controllers=object-tll"}, []string{`did you mean "object-ttl"?`}},
+		{[]string{"--leader-elect-lease-duration=900ms"}, []string{"--leader-elect-lease-duration", "900ms", "whole number of seconds"}},
+		{[]string{"--leader-elect-renew-deadline=20s"}, []string{"20s", "raise the lease duration or lower the renew deadline"}},
+		{[]string{"--kubeconfig=" + missing}, []string{missing, "pass the path of a readable kubeconfig file"}},
+		{nil, []string{"no API server to talk to", "--kubeconfig=PATH"}},
+		{[]string{"--nosuch"}, []string{"unknown flag: --nosuch", "--help"}},
+		{[]string{"nosuch"}, []string{`unknown command "nosuch"`}},
+		{[]string{"--object-ttl-resources=pods"}, []string{"pods", "v1/configmaps"}},
+		{[]string{"controllers", "-o", "xml"}, []string{`--output="xml"`, "table or json"}},
+	} {
+		t.Run(strings.Join(tc.args, " "), func(t *testing.T) {
+			cmd := exec.CommandContext(t.Context(), filepath.Join(shared.root, "bin/manager"), tc.args...)
+			var stdout, stderr bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &stdout, &stderr
+			err := cmd.Run()
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || exit.ExitCode() != 1 {
+				t.Errorf("got %v, want exit code 1", err)
+			}
+			text := stderr.String()
+			for _, want := range tc.want {
+				if !strings.Contains(text, want) {
+					t.Errorf("got %q, want it to contain %q", text, want)
+				}
+			}
+			if strings.Count(text, "\n") != 1 || strings.Contains(text, "goroutine") || stdout.Len() > 0 {
+				t.Errorf("got stderr %q and stdout %q, want one line on stderr", text, stdout.String())
+			}
+		})
+	}
+}
+
+func TestControllersAreListedWithoutACluster(t *testing.T) {
+	out, err := shared.tool(t, "manager", "controllers", "--controllers=*,-object-ttl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"NAME", "object-ttl", "no", "disabled by --controllers", "leader-label", "yes", "enabled by default"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the table lacks %q:\n%s", want, out)
+		}
+	}
+	out, err = shared.tool(t, "manager", "controllers", "-o", "json")
+	var rows []struct {
+		Name    string
+		Enabled bool
+		Reason  string
+	}
+	if err == nil {
+		err = json.Unmarshal([]byte(out), &rows)
+	}
+	if err != nil || len(rows) != 2 || rows[0].Name != "leader-label" || !rows[0].Enabled || rows[0].Reason != "enabled by default" {
+		t.Errorf("got %s (%v), want both controllers with their gates", out, err)
+	}
+}
+
+func TestHelpHasSections(t *testing.T) {
+	out, err := shared.tool(t, "manager", "--help")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"Generic flags:", "Leader election flags:", "--leader-elect-lease-duration", "--controllers", "--feature-gates", "--logging-format", "--version", "Object-ttl controller flags:", "--object-ttl-resources"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("--help lacks %q:\n%s", want, out)
+		}
+	}
+	out, err = shared.tool(t, "manager", "--version")
+	if err != nil || !strings.Contains(out, "v") {
+		t.Errorf("--version: got %q (%v)", out, err)
+	}
+}
+
+// TestUnreachableServerIsRetriedAndReported starts the manager without an API server
+// behind its kubeconfig.
+func TestUnreachableServerIsRetriedAndReported(t *testing.T) {
+	config := clientcmdapi.NewConfig()
+	config.Clusters["c"] = &clientcmdapi.Cluster{Server: "https://127.0.0.1:" + freePort(t)}
+	config.Contexts["c"] = &clientcmdapi.Context{Cluster: "c"}
+	config.CurrentContext = "c"
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*config, path); err != nil {
+		t.Fatal(err)
+	}
+	p := launch(t, "--kubeconfig="+path)
+	eventually(t, 10*time.Second, "a /readyz that says why", func() error {
+		status, body, err := get(t, p.address+"/readyz")
+		if err == nil && (status != 500 || !strings.Contains(body, "connection refused")) {
+			err = fmt.Errorf("got %d %q", status, body)
+		}
+		return err
+	})
+	if status, _, err := get(t, p.address+"/livez"); status != 200 {
+		t.Errorf("/livez: got %d (%v), want 200", status, err)
+	}
+	p.awaitLog(t, 10*time.Second, "connection refused")
+	p.terminate(t)
+	if log := p.log(); strings.Contains(log, "goroutine ") || strings.Count(log, "\n") > 60 {
+		t.Errorf("the log has a stack or too many lines:\n%s", log)
+	}
+}
+
+// TestForbiddenLeaseIsReportedUntilItIsAllowed starts the manager as an account
+// without any rights, and grants them later.
+func TestForbiddenLeaseIsReportedUntilItIsAllowed(t *testing.T) {
+	const namespace = "forbidden"
+	shared.namespace(t, namespace)
+	account := "manager"
+	if _, err := shared.client.CoreV1().ServiceAccounts(namespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	token, err := shared.client.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), account, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := clientcmdapi.NewConfig()
+	config.Clusters["c"] = &clientcmdapi.Cluster{Server: shared.rest.Host, CertificateAuthorityData: shared.rest.CAData, CertificateAuthority: shared.rest.CAFile}
+	config.AuthInfos["c"] = &clientcmdapi.AuthInfo{Token: token.Status.Token}
+	config.Contexts["c"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "c", Namespace: namespace}
+	config.CurrentContext = "c"
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*config, path); err != nil {
+		t.Fatal(err)
+	}
+
+	p := launch(t, "--kubeconfig="+path, "--controllers=leader-label") // which is skipped: no Pod
+	eventually(t, 10*time.Second, "a /readyz that says why", func() error {
+		status, body, err := get(t, p.address+"/readyz")
+		if err == nil && (status != 500 || !strings.Contains(body, "forbidden")) {
+			err = fmt.Errorf("got %d %q", status, body)
+		}
+		return err
+	})
+	p.awaitLog(t, 10*time.Second, "forbidden")
+	shared.kubectl(t, "-n", namespace, "create", "rolebinding", "manager", "--clusterrole=cluster-admin", "--serviceaccount="+namespace+":"+account)
+	took := eventually(t, 15*time.Second, "a leader", func() error {
+		object, err := shared.client.CoordinationV1().Leases(namespace).Get(t.Context(), lease, metav1.GetOptions{})
+		if err == nil && (object.Spec.HolderIdentity == nil || *object.Spec.HolderIdentity == "") {
+			err = errors.New("the lease has no holder")
+		}
+		return err
+	})
+	t.Logf("led %v after it was allowed to", took)
+	eventually(t, 10*time.Second, "a /readyz that is well again", func() error {
+		status, body, err := get(t, p.address+"/readyz")
+		if err == nil && status != 200 {
+			err = fmt.Errorf("got %d %q", status, body)
+		}
+		return err
+	})
+	p.terminate(t)
+	object, err := shared.client.CoordinationV1().Leases(namespace).Get(t.Context(), lease, metav1.GetOptions{})
+	if err != nil || object.Spec.HolderIdentity != nil && *object.Spec.HolderIdentity != "" {
+		t.Errorf("after SIGTERM: got holder %v (%v), want the lease released", object.Spec.HolderIdentity, err)
+	}
+}
+
+func TestWithoutElectionControllersRunAtOnce(t *testing.T) {
+	shared.namespace(t, "unelected")
+	p := launch(t, "--kubeconfig="+shared.kubeconfig, "--leader-elect=false", "--controllers=object-ttl")
+	p.awaitLog(t, 10*time.Second, "Leader election is off: nothing")
+	maps := shared.client.CoreV1().ConfigMaps("unelected")
+	object := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "old", Annotations: map[string]string{"incumbent.io/expires-at": "2020-01-01T00:00:00Z"}}}
+	if _, err := maps.Create(t.Context(), object, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 10*time.Second, "the end of an expired ConfigMap", func() error {
+		_, err := maps.Get(t.Context(), "old", metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return fmt.Errorf("it is still there (%v)", err)
+	})
+	if _, err := shared.client.CoordinationV1().Leases("default").Get(t.Context(), lease, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("lease: got %v, want none", err)
+	}
+	p.terminate(t)
+}
+
+func TestPortInUseIsReported(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	cmd := exec.CommandContext(t.Context(), filepath.Join(shared.root, "bin/manager"), "--kubeconfig="+shared.kubeconfig, "--leader-elect-resource-name=port-in-use", "--bind-address=127.0.0.1", "--secure-port="+port)
+	cmd.Env = os.Environ()
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "address already in use") || !strings.Contains(string(out), "--secure-port="+port) {
+		t.Errorf("got %v and:\n%s\nwant a failure that names the flag and the reason", err, out)
+	}
+}
