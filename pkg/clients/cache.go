@@ -235,7 +235,28 @@ func (c *resourceCache) run(ctx context.Context) {
 	c.mu.Lock()
 	c.log = logger
 	c.mu.Unlock()
+	defer c.attend(ctx)()
 	c.informer.RunWithContext(context.WithValue(ctx, cacheContextKey{}, c))
+}
+
+// attend has a handler there while the informer starts, and returns a function
+// that waits for its end. Without any, an informer can have synced before it is
+// ready for handlers; client-go then says too early that a handler has been told
+// of all objects.
+func (c *resourceCache) attend(ctx context.Context) func() {
+	var attendant sync.WaitGroup
+	registration, err := c.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{})
+	if err != nil {
+		return func() {} // It has stopped already.
+	}
+	attendant.Go(func() {
+		select {
+		case <-c.informer.HasSyncedChecker().Done():
+			_ = c.informer.RemoveEventHandler(registration)
+		case <-ctx.Done():
+		}
+	})
+	return attendant.Wait
 }
 
 // hasSynced may be called while the informer is being built.

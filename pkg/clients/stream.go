@@ -140,7 +140,7 @@ func (t *patient) try(req *http.Request, c *resourceCache) (*http.Response, erro
 		finish(err)
 		return nil, err
 	}
-	s := &stream{ReadCloser: resp.Body, cache: c, request: req.Context(), sent: sent, finish: finish, closed: make(chan struct{})}
+	s := &stream{ReadCloser: resp.Body, cache: c, sent: sent, finish: finish, closed: make(chan struct{})}
 	if info, ok := conn.Load().(*httptrace.GotConnInfo); ok {
 		s.conn = info.Conn
 	}
@@ -161,12 +161,11 @@ func (t *patient) try(req *http.Request, c *resourceCache) (*http.Response, erro
 // stream is the body of a response.
 type stream struct {
 	io.ReadCloser
-	cache   *resourceCache
-	conn    net.Conn        // identifies the connection; nil if the transport does not tell
-	request context.Context // of the request, not of the attempt
-	sent    time.Time
-	hold    time.Duration
-	finish  func(error)
+	cache  *resourceCache
+	conn   net.Conn // identifies the connection; nil if the transport does not tell
+	sent   time.Time
+	hold   time.Duration
+	finish func(error)
 
 	watch   bool
 	initial *marker // while the initial events of a watch are coming
@@ -196,16 +195,11 @@ func (s *stream) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	s.cache.lose(s)
-	if ended(s.request, s.cache.life) {
-		return 0, err
-	}
 	remains := time.NewTimer(s.hold - time.Since(s.sent))
 	defer remains.Stop()
 	select {
 	case <-remains.C:
-	case <-s.closed:
-	case <-s.request.Done():
-	case <-s.cache.life.Done():
+	case <-s.closed: // The reflector was told to stop.
 	}
 	return 0, io.EOF
 }

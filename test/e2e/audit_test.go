@@ -104,6 +104,11 @@ func readAudit(path string) (used map[string]bool, forbidden []error, err error)
 		if ref := event.ObjectRef; ref != nil && ref.Resource != "" {
 			resource := strings.TrimSuffix(ref.Resource+"/"+ref.Subresource, "/")
 			used[strings.TrimSpace(event.Verb+" "+resource+" "+ref.APIGroup)] = true
+			if event.Verb == "watch" {
+				// An informer gets its first objects through the watch if the server can
+				// send them, and lists them otherwise.
+				used[strings.TrimSpace("list "+resource+" "+ref.APIGroup)] = true
+			}
 		}
 	}
 	if len(used) == 0 && lines.Err() == nil {

@@ -67,6 +67,9 @@ type Nodes struct {
 
 	mu      sync.Mutex
 	workers map[types.UID]*worker
+	// ended holds the Pods whose worker has let them vanish, until the watch tells that they have: what it tells of them
+	// in between is old.
+	ended   map[types.UID]bool
 	closing bool
 	running sync.WaitGroup
 }
@@ -88,6 +91,7 @@ func New(config Config) (*Nodes, error) {
 		recorder:  map[string]record.EventRecorder{},
 		events:    record.NewBroadcaster(),
 		workers:   map[types.UID]*worker{},
+		ended:     map[types.UID]bool{},
 	}
 	for i := range config.Count {
 		source := corev1.EventSource{Component: "kubelet", Host: nodeName(i)}
@@ -144,7 +148,7 @@ func (n *Nodes) seen(ctx context.Context, pod *corev1.Pod) {
 	}
 	// A Pod that ended stays so, unless it waits for its node to confirm that it may vanish.
 	ended := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
-	if n.closing || ended && pod.DeletionTimestamp == nil {
+	if n.closing || n.ended[pod.UID] || ended && pod.DeletionTimestamp == nil {
 		return
 	}
 	w := newWorker(n, pod)
@@ -153,6 +157,9 @@ func (n *Nodes) seen(ctx context.Context, pod *corev1.Pod) {
 		w.run(ctx)
 		n.mu.Lock()
 		delete(n.workers, pod.UID)
+		if !w.isGone() {
+			n.ended[pod.UID] = true
+		}
 		n.mu.Unlock()
 	})
 }
@@ -160,6 +167,7 @@ func (n *Nodes) seen(ctx context.Context, pod *corev1.Pod) {
 func (n *Nodes) deleted(uid types.UID) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	delete(n.ended, uid)
 	if w := n.workers[uid]; w != nil {
 		w.gone()
 	}
@@ -178,6 +186,11 @@ func (n *Nodes) all(ctx context.Context, list []any) {
 	for uid, w := range n.workers {
 		if !exists[uid] {
 			w.gone()
+		}
+	}
+	for uid := range n.ended {
+		if !exists[uid] {
+			delete(n.ended, uid)
 		}
 	}
 }

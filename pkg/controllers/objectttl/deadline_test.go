@@ -89,7 +89,7 @@ func TestDeadlineIsTheEarlierAnnotation(t *testing.T) {
 	for _, test := range []struct {
 		name           string
 		ttl, expiresAt *string
-		created        time.Time
+		uncreated      bool      // no creationTimestamp
 		want           time.Time // zero: no deadline
 		annotation     string
 		errs           []string
@@ -111,11 +111,11 @@ func TestDeadlineIsTheEarlierAnnotation(t *testing.T) {
 		{name: "expires-at without zone", expiresAt: new("2026-11-20T12:00:10"), errs: []string{AnnotationExpiresAt}},
 		{name: "one of the two is bad", ttl: new("1s"), expiresAt: new(""), errs: []string{AnnotationExpiresAt}},
 		{name: "both are bad", ttl: new("-1s"), expiresAt: new("never"), errs: []string{"must be positive", `"never"`}},
-		{name: "ttl on an object without creation", ttl: new("1s"), created: time.Time{}.Add(-1), errs: []string{"creationTimestamp"}},
+		{name: "ttl on an object without creation", ttl: new("1s"), uncreated: true, errs: []string{"creationTimestamp"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			object := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{}}}
-			if test.created.IsZero() {
+			if !test.uncreated {
 				object.CreationTimestamp = metav1.NewTime(created)
 			}
 			if test.ttl != nil {

@@ -196,10 +196,11 @@ func TestNeedsStartFirstAndStopLast(t *testing.T) {
 			}
 		}
 		var s *scene
-		s = newScene(t,
-			act{name: "web", needs: []string{"store"}, run: slowStop(&s, "web")},
-			act{name: "store", ready: 2 * time.Second},
-		)
+		acts := []act{
+			{name: "web", needs: []string{"store"}, run: slowStop(&s, "web")},
+			{name: "store", ready: 2 * time.Second},
+		}
+		s = newScene(t, acts...)
 		drain, _ := s.lead()
 		time.Sleep(10 * time.Second)
 		drain()
