@@ -5,7 +5,10 @@ SHELL := /usr/bin/env bash
 .DELETE_ON_ERROR:
 
 export CGO_ENABLED ?= 0
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo v0.1.0)
+# A release's tag, or else what the next release will be called and the commit. The
+# metrics library panics at a version of another form.
+VERSION ?= $(shell git describe --tags --match 'v*' --exact-match 2>/dev/null || \
+	echo v0.1.0-dev+$$(git rev-parse --short HEAD 2>/dev/null || echo unknown)$$(git diff --quiet HEAD 2>/dev/null || echo .dirty))
 COMMIT := $(shell git rev-parse --verify -q HEAD 2>/dev/null || echo unknown)
 LDFLAGS := -s -w \
 	-X k8s.io/component-base/version.gitVersion=$(VERSION) \

@@ -44,3 +44,15 @@ func (a Access) Rule() rbacv1.PolicyRule {
 		Verbs:         slices.Compact(verbs),
 	}
 }
+
+// WriteVerbs returns those of the verbs that change something.
+func (a Access) WriteVerbs() (verbs []string) {
+	for _, verb := range a.Verbs {
+		switch verb {
+		case "get", "list", "watch":
+		default:
+			verbs = append(verbs, verb)
+		}
+	}
+	return verbs
+}

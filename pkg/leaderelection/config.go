@@ -66,6 +66,9 @@ type Config struct {
 	Events resourcelock.EventRecorder
 	// Metrics, from NewMetrics, may be shared by several electors. Nil: none.
 	Metrics *Metrics
+	// ServerFence says that the fencing policy of manifests/components/fencing
+	// guards the writes, too: the first writes of a term ride out its lag.
+	ServerFence bool
 	// Clock is for tests. Nil: the machine's.
 	Clock Clock
 

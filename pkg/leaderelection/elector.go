@@ -191,6 +191,7 @@ func (e *Elector) openTerm(base context.Context, acked Reading, epoch int64) *Te
 	t := newTerm(base, e.cfg.Clock, e.cfg.Timing, acked, epoch)
 	t.owner, t.doubted = e, e.poke
 	t.unbounded = e.unelected || e.cfg.off.cutoff
+	t.serverFenced = e.cfg.ServerFence
 	if e.cfg.REST != nil && e.cfg.REST.Transport == nil && !e.unelected {
 		t.transport = sync.OnceValues(func() (http.RoundTripper, error) { return guardedTransport(e.cfg.REST, t) })
 	}

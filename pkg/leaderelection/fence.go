@@ -114,14 +114,14 @@ func (f *Fence) guarded(req *http.Request, kind requestKind, next http.RoundTrip
 		return nil, err
 	}
 	m.count(fencePassed)
+	if kind == longRunning {
+		return f.stream(t, req, next) // an upgrade needs the transport that its client made
+	}
 	if t.transport != nil {
 		if next, err = t.transport(); err != nil {
 			t.leave()
 			return nil, err
 		}
-	}
-	if kind == longRunning {
-		return f.stream(t, req, next)
 	}
 	return f.send(t, req, remaining, next)
 }
@@ -152,7 +152,7 @@ func (f *Fence) send(t *Term, req *http.Request, remaining time.Duration, next h
 
 	answered, abandoned := make(chan answer), make(chan struct{})
 	go func() {
-		resp, err := next.RoundTrip(out)
+		resp, err := t.rideOut(out, next)
 		stopTimer()
 		stopSever()
 		t.leave()

@@ -16,27 +16,31 @@ const (
 	unguarded requestKind = iota
 	// bounded requests are mutations that end with an answer.
 	bounded
-	// longRunning requests are upgrades, and POSTs to subresources that stream.
+	// longRunning requests are upgrades, and those to subresources that stream.
 	longRunning
 )
 
 // classify tells the kind of a request to the API server whose URLs begin with
 // prefix.
 func classify(req *http.Request, prefix string) requestKind {
+	path := strings.TrimPrefix(req.URL.Path, prefix)
+	group, rest := splitGroup(path)
+	sub := subresource(rest)
+	switch sub {
+	case "exec", "attach", "portforward": // over WebSockets these are GET
+		return longRunning
+	}
 	switch req.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, "":
 		return unguarded
 	}
-	path := strings.TrimPrefix(req.URL.Path, prefix)
-	group, rest := splitGroup(path)
 	if group == "authentication.k8s.io" || group == "authorization.k8s.io" {
 		return unguarded
 	}
 	if req.Header.Get("Upgrade") != "" {
 		return longRunning
 	}
-	switch subresource(rest) {
-	case "exec", "attach", "portforward", "proxy":
+	if sub == "proxy" {
 		return longRunning
 	}
 	return bounded

@@ -46,6 +46,7 @@ type simWorld struct {
 	writes     int
 	lastWrite  int64 // the highest epoch of a write that took effect
 	keepLog    bool
+	steady     bool // no jitter
 	// taintedEpochs are those of leases that were edited, deleted or wiped.
 	taintedEpochs map[int64]bool
 	story         []string // what a scenario compares, with the time in tenths of a second
@@ -155,7 +156,14 @@ func (c *simCandidate) launch() {
 	elector, err := New(Config{
 		Namespace: "default", LeaseName: "lease", Identity: c.identity, Timing: w.timing, OnLost: w.onLost,
 		Clock: c.clock, api: simAPI{c.link}, off: w.off,
-		jitter: func() float64 { rngMu.Lock(); defer rngMu.Unlock(); return rng.Float64() },
+		jitter: func() float64 {
+			if w.steady {
+				return 0
+			}
+			rngMu.Lock()
+			defer rngMu.Unlock()
+			return rng.Float64()
+		},
 		Callbacks: clientgo.LeaderCallbacks{OnStartedLeading: c.lead, OnStoppedLeading: func() {
 			c.mu.Lock()
 			c.stopped++
@@ -249,6 +257,19 @@ func (o *simObjects) RoundTrip(req *http.Request) (*http.Response, error) {
 		o.c.overlap(o.term, "a write of an earlier epoch took effect after one of a later")
 	}
 	return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader("")), Request: req}, nil
+}
+
+// run returns what Run has returned, once it has.
+func (c *simCandidate) run() error {
+	<-c.ended
+	return c.result
+}
+
+// term returns the first term of a candidate.
+func (c *simCandidate) term() *Term {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.terms[0]
 }
 
 func (c *simCandidate) crashedNow() bool {

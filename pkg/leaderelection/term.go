@@ -30,6 +30,8 @@ type Term struct {
 	// unbounded terms have no cutoff: they are not elected, or a test switched
 	// the cutoff off.
 	unbounded bool
+	// serverFenced means that the fencing policy guards the writes as well.
+	serverFenced bool
 	// ctx is cancelled when the controllers are to stop.
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -181,7 +183,7 @@ func (t *Term) ackedAt() Reading {
 func (t *Term) acknowledge(s Reading) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if s.Mono <= t.acked.Mono {
+	if s.Mono < t.acked.Mono {
 		return false
 	}
 	t.acked = s

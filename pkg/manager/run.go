@@ -104,9 +104,10 @@ func (h *host) newElector() (*leaderelection.Elector, error) {
 		Callbacks: clientgo.LeaderCallbacks{OnStartedLeading: func(ctx context.Context) {
 			h.led.Run(controllers.WithTerm(ctx, leaderelection.TermFrom(ctx)))
 		}},
-		Contact: h.pool.Contact,
-		Events:  h.events.leaseRecorder(h.config.Name),
-		Metrics: instruments,
+		Contact:     h.pool.Contact,
+		ServerFence: election.Fencing,
+		Events:      h.events.leaseRecorder(h.config.Name),
+		Metrics:     instruments,
 	}
 	if !election.Enabled {
 		return leaderelection.NewUnelected(config)

@@ -24,6 +24,7 @@ type election struct {
 	onLost       string
 	identityDir  string
 	drainTimeout time.Duration
+	fencing      bool
 }
 
 // Election tells how the leader is elected.
@@ -39,6 +40,8 @@ type Election struct {
 	IdentityDir string
 	// DrainTimeout bounds the stop of all controllers.
 	DrainTimeout time.Duration
+	// Fencing says that the fencing policy guards the writes, too.
+	Fencing bool
 }
 
 func newElection(name string) election {
@@ -57,6 +60,7 @@ func (e *election) addFlags(flags *pflag.FlagSet) {
 	componentbaseoptions.BindLeaderElectionFlags(&e.LeaderElectionConfiguration, flags)
 	flags.StringVar(&e.onLost, "leader-elect-on-lost", e.onLost, `What to do when the lease is lost: "rejoin" stands by again in the same process once every controller has stopped, "exit" ends the process with code 1.`)
 	flags.StringVar(&e.identityDir, "leader-elect-identity-dir", e.identityDir, "Directory, on a volume that lives as long as the Pod, in which the process keeps its identity, so that a restarted container takes its own lease over at once. Empty: a restarted container waits for the lease to expire, like any other candidate.")
+	flags.BoolVar(&e.fencing, "fencing", e.fencing, "The fencing policy of manifests/components/fencing is installed: the first writes of a term ride out its lag, and what it cannot fence is refused at start. Needs POD_NAME and POD_UID.")
 	flags.DurationVar(&e.drainTimeout, "drain-timeout", e.drainTimeout, "How long the controllers may take to stop when the process is asked to stop, before it exits with code 1 without releasing the lease. Keep it below the Pod's terminationGracePeriodSeconds.")
 }
 
@@ -80,6 +84,9 @@ func (e *election) validate() (errs []error) {
 		errs = append(errs, fmt.Errorf("--drain-timeout=%v must be positive, for instance 30s", e.drainTimeout))
 	}
 	if !e.LeaderElect {
+		if e.fencing {
+			errs = append(errs, errors.New("--fencing needs a leader: use it with --leader-elect=true, or remove the fencing policy and the flag"))
+		}
 		return errs
 	}
 	for field, value := range map[string]time.Duration{"LeaseDuration": e.LeaseDuration.Duration, "RenewDeadline": e.RenewDeadline.Duration, "RetryPeriod": e.RetryPeriod.Duration} {

@@ -204,6 +204,12 @@ func (o *Options) Complete(getenv func(string) string) (*Config, error) {
 		return nil, err
 	}
 	pod := Pod{Name: getenv("POD_NAME"), Namespace: getenv("POD_NAMESPACE"), UID: getenv("POD_UID")}
+	enabled := o.enabled(decisions)
+	if o.election.fencing {
+		if err := fenceable(pod, enabled); err != nil {
+			return nil, err
+		}
+	}
 	return &Config{
 		Name: o.name,
 		REST: config,
@@ -215,10 +221,11 @@ func (o *Options) Complete(getenv func(string) string) (*Config, error) {
 			OnLost:       leaderelection.OnLost(o.election.onLost),
 			IdentityDir:  o.election.identityDir,
 			DrainTimeout: o.election.drainTimeout,
+			Fencing:      o.election.fencing,
 		},
 		Pod:       pod,
 		Decisions: decisions,
-		Enabled:   o.enabled(decisions),
+		Enabled:   enabled,
 		Serving:   o.completeServing(),
 		Logging:   o.logging,
 		Features:  o.features,
@@ -237,6 +244,27 @@ func (o *Options) enabled(decisions []controllers.Decision) (list []*controllers
 		}
 	}
 	return list
+}
+
+// fenceable tells why the fencing policy, which lets the leader's Pod alone write,
+// does not fit. It compares Pods, so the process must be one and know it; and it
+// would refuse what a controller on every replica writes.
+func fenceable(pod Pod, enabled []*controllers.Configured) error {
+	var errs []error
+	if pod.Name == "" || pod.UID == "" {
+		errs = append(errs, fmt.Errorf("--fencing needs the environment variables POD_NAME (%q) and POD_UID (%q): set them by the downward API, as manifests/base does", pod.Name, pod.UID))
+	}
+	for _, controller := range enabled {
+		if !controller.EveryReplica {
+			continue
+		}
+		for _, access := range controller.Access() {
+			if verbs := access.WriteVerbs(); len(verbs) > 0 {
+				errs = append(errs, fmt.Errorf("--fencing lets only the leader write, but controller %q runs on every replica and needs %s on %s; run it in a Deployment of its own with its own service account, or disable it", controller.Name, strings.Join(verbs, ", "), access.Resource.Resource))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (o *Options) completeServing() *genericoptions.SecureServingOptions {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/incumbent-io/incumbent/pkg/controllers"
@@ -85,6 +86,7 @@ func TestValidateNamesValueChoicesAndFix(t *testing.T) {
 		{args: "--leader-elect-resource-name=No_Name", want: []string{`--leader-elect-resource-name="No_Name" is no name for a Lease`}},
 		{args: "--leader-elect-resource-namespace=a.b", want: []string{`--leader-elect-resource-namespace="a.b" is no name of a namespace`}},
 		{args: "--leader-elect-on-lost=panic", want: []string{`--leader-elect-on-lost="panic" is not a choice; use one of ["rejoin" "exit"]`}},
+		{args: "--fencing --leader-elect=false", want: []string{"--fencing needs a leader"}},
 		{args: "--drain-timeout=0", want: []string{"--drain-timeout=0s must be positive"}},
 		{args: "--kube-api-content-type=text/html", want: []string{`--kube-api-content-type="text/html" is not known`}},
 		{args: "--kube-api-burst=0", want: []string{"--kube-api-burst=0 would let no request pass"}},
@@ -194,6 +196,46 @@ func TestControllerFlagsReachItsOptions(t *testing.T) {
 	}
 	if got := config.Enabled[1].Options.(*quotaOptions).Workers; got != 7 {
 		t.Errorf("workers: got %d, want what the flag says, 7", got)
+	}
+}
+
+func TestFencingRefusesWhatThePolicyCannotFence(t *testing.T) {
+	reporter := controllers.Descriptor[controllers.NoOptions]{
+		Name: "reporter", Summary: "Reports from every replica.", EveryReplica: true,
+		Access: func(controllers.NoOptions) []controllers.Access {
+			return []controllers.Access{{Resource: schema.GroupVersionResource{Version: "v1", Resource: "nodes"}, Verbs: []string{"list", "patch"}}}
+		},
+		Init: func(context.Context, *controllers.Context, controllers.NoOptions) (controllers.Controller, error) {
+			return nil, controllers.Skip("a test")
+		},
+	}
+	pod := map[string]string{"POD_NAME": "fleet-0", "POD_NAMESPACE": "fleet", "POD_UID": "1234"}
+	for name, tc := range map[string]struct {
+		env      map[string]string
+		registry *controllers.Registry
+		want     string
+	}{
+		"a Pod":                     {env: pod, registry: registry()},
+		"no Pod":                    {registry: registry(), want: "--fencing needs the environment variables POD_NAME"},
+		"a writer on every replica": {env: pod, registry: controllers.NewRegistry(reporter), want: `controller "reporter" runs on every replica and needs patch on nodes`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := options.New("fleet-manager", tc.registry)
+			flags := pflag.NewFlagSet("fleet-manager", pflag.ContinueOnError)
+			for _, section := range o.Flags().FlagSets {
+				flags.AddFlagSet(section)
+			}
+			if err := flags.Parse([]string{"--fencing", "--kubeconfig=" + writeFile(t, kubeconfig)}); err != nil {
+				t.Fatal(err)
+			}
+			config, err := o.Complete(environment(tc.env))
+			switch {
+			case tc.want == "" && (err != nil || !config.Election.Fencing):
+				t.Errorf("got %v, want fencing accepted", err)
+			case tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)):
+				t.Errorf("got %v, want it to contain %q", err, tc.want)
+			}
+		})
 	}
 }
 

@@ -228,7 +228,16 @@ func (c *cluster) fault(t *testing.T, args ...string) string {
 
 func (c *cluster) tool(t *testing.T, name string, args ...string) (string, error) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), filepath.Join(c.root, "bin", name), args...)
+	return c.runWith(t.Context(), name, args...)
+}
+
+// run is for cleaning up, when the test's own context has ended.
+func (c *cluster) run(name string, args ...string) (string, error) {
+	return c.runWith(context.Background(), name, args...)
+}
+
+func (c *cluster) runWith(ctx context.Context, name string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(c.root, "bin", name), args...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.kubeconfig)
 	cmd.Dir = c.root
 	out, err := cmd.CombinedOutput()

@@ -136,8 +136,7 @@ func Up(ctx context.Context, config Config) error {
 	if err != nil {
 		return err
 	}
-	defer control.close()
-	running.Go(func() { control.serve() })
+	running.Go(control.serve)
 	defer control.close()
 
 	err = c.start(ctx, func() { running.Go(func() { c.nodes.Run(nodesCtx) }) })

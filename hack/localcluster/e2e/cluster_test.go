@@ -26,6 +26,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	apiwatch "k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 )
 
@@ -64,6 +65,7 @@ func TestCluster(t *testing.T) {
 	}
 	// These concern the whole cluster, one after another.
 	t.Run("audit", func(t *testing.T) { testAudit(t, c) })
+	t.Run("node-endpoint", func(t *testing.T) { testNodeEndpoint(t, c) })
 	t.Run("second-up", func(t *testing.T) { testSecondUp(t, c) })
 	t.Run("components", func(t *testing.T) { testComponents(t, c) })
 	t.Run("shutdown", func(t *testing.T) { testShutdown(t, c) })
@@ -793,6 +795,37 @@ func testAudit(t *testing.T, c *testCluster) {
 	}
 	if !found {
 		t.Error("the audit log does not have the request of the service account")
+	}
+}
+
+// testNodeEndpoint checks that only the API server may read logs and run commands.
+func testNodeEndpoint(t *testing.T, c *testCluster) {
+	node, err := c.client.CoreV1().Nodes().Get(t.Context(), "localcluster-0", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := func(name string) string { return filepath.Join(c.data, "pki", name) }
+	for _, test := range []struct {
+		cert string
+		ok   bool
+	}{{"", false}, {"admin", false}, {"apiserver-kubelet-client", true}} {
+		config := rest.TLSClientConfig{CAFile: file("ca.crt")}
+		if test.cert != "" {
+			config.CertFile, config.KeyFile = file(test.cert+".crt"), file(test.cert+".key")
+		}
+		transport, err := rest.TransportFor(&rest.Config{TLSClientConfig: config})
+		if err != nil {
+			t.Fatal(err)
+		}
+		client := http.Client{Transport: transport, Timeout: 5 * time.Second}
+		response, err := client.Get(fmt.Sprintf("https://%s:%d/containerLogs/default/none/none",
+			node.Status.Addresses[0].Address, node.Status.DaemonEndpoints.KubeletEndpoint.Port))
+		if err == nil {
+			response.Body.Close()
+		}
+		if got := err == nil && response.StatusCode == http.StatusNotFound; got != test.ok {
+			t.Errorf("with certificate %q: got an answer %v (%v), want %v", test.cert, got, err, test.ok)
+		}
 	}
 }
 

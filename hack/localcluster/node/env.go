@@ -167,7 +167,7 @@ func (e *environment) list() []string {
 // objectReader returns the data of a ConfigMap or a Secret, and whether there is one.
 type objectReader func(ctx context.Context, kind objectKind, namespace, name string) (map[string][]byte, bool, error)
 
-// readFrom reads from the API server itself, as a start of a container is rare and must not see old values.
+// readObject is an objectReader that reads from the API server itself, as a start of a container is rare and must not see old values.
 func (n *Nodes) readObject(ctx context.Context, kind objectKind, namespace, name string) (data map[string][]byte, found bool, err error) {
 	switch kind {
 	case kindConfigMap:

@@ -126,8 +126,8 @@ func linkMount(root, mountPath, volume string) error {
 	return os.Symlink(target, link)
 }
 
-// layProgram puts the program of an image at a path in the root and returns nothing more than success: a hard link where possible, as
-// it costs neither time nor memory.
+// layProgram puts the program of an image at a path in the root: a hard link where possible, as it costs neither time
+// nor memory.
 func layProgram(root, name, program string) error {
 	target, err := within(root, name)
 	if err != nil {

@@ -150,12 +150,6 @@ func (w *worker) isGone() bool {
 	return w.vanished
 }
 
-func (w *worker) isTerminating() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.terminating
-}
-
 func (w *worker) grace() time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Incumbent Authors.
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/incumbent-io/incumbent/pkg/leaderelection"
+)
+
+// applyFencing applies manifests/base with the fencing component, and takes the
+// component away after the test.
+func (d deployment) applyFencing(t *testing.T) {
+	t.Helper()
+	overlay := t.TempDir()
+	manifests, err := filepath.Rel(overlay, filepath.Join(d.root, "manifests"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kustomization := fmt.Sprintf("resources: [%s/base]\ncomponents: [%[1]s/components/fencing]\n", manifests)
+	if err := os.WriteFile(filepath.Join(overlay, "kustomization.yaml"), []byte(kustomization), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.kubectl(t, "apply", "-k", overlay)
+	t.Cleanup(func() {
+		for _, kind := range []string{"validatingadmissionpolicybinding", "validatingadmissionpolicy"} {
+			if out, err := d.run("kubectl", "delete", kind, "incumbent-fencing"); err != nil {
+				t.Errorf("remove the policy: %v\n%s", err, out)
+			}
+		}
+		if out, err := d.run("kubectl", "apply", "-k", "manifests/base"); err != nil {
+			t.Errorf("apply the base again: %v\n%s", err, out)
+		}
+	})
+	d.kubectl(t, "-n", system, "rollout", "status", "deployment/incumbent", "--timeout=2m")
+	d.awaitSteady(t)
+}
+
+// as returns a client with a token of the manager's service account, bound to the Pod
+// unless pod is "".
+func (d deployment) as(t *testing.T, pod string) kubernetes.Interface {
+	t.Helper()
+	request := &authenticationv1.TokenRequest{}
+	if pod != "" {
+		request.Spec.BoundObjectRef = &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod, UID: d.pod(t, pod).UID}
+	}
+	token, err := d.client.CoreV1().ServiceAccounts(system).CreateToken(t.Context(), "incumbent", request, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := rest.AnonymousClientConfig(d.rest)
+	config.BearerToken = token.Status.Token
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+// write makes a change that the manager's rules allow.
+func (d deployment) write(t *testing.T, client kubernetes.Interface, pod string) error {
+	t.Helper()
+	patch := fmt.Sprintf(`{"metadata":{"annotations":{"e2e":"%d"}}}`, time.Now().UnixNano())
+	_, err := client.CoreV1().Pods(system).Patch(t.Context(), pod, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	return err
+}
+
+func TestFencingPolicyAdmitsOnlyTheLeader(t *testing.T) {
+	d := deploy(t)
+	d.applyFencing(t)
+	leader, standby := d.leader(t), d.standby(t)
+	asLeader, asStandby, asNobody := d.as(t, leader), d.as(t, standby), d.as(t, "")
+	eventually(t, 15*time.Second, "a refusal of what a standby writes", func() error {
+		err := d.write(t, asStandby, standby)
+		if err == nil {
+			return errors.New("the write was accepted")
+		}
+		if !strings.Contains(err.Error(), leaderelection.PolicyRefusal) {
+			return err
+		}
+		return nil
+	})
+	if err := d.write(t, asNobody, standby); err == nil || !strings.Contains(err.Error(), leaderelection.PolicyRefusal) {
+		t.Errorf("a token that is bound to no Pod: got %v, want the policy's refusal", err)
+	}
+	if err := d.write(t, asLeader, standby); err != nil {
+		t.Errorf("the leader: got %v, want its write accepted", err)
+	}
+	if err := d.write(t, d.client, standby); err != nil {
+		t.Errorf("the administrator: got %v, want the write accepted", err)
+	}
+
+	d.kubectl(t, "-n", system, "delete", "pod", leader)
+	d.awaitSteady(t)
+	next := d.leader(t)
+	if next == leader {
+		t.Fatalf("%s leads still", next)
+	}
+	if logs := d.kubectl(t, "-n", system, "logs", next); strings.Contains(logs, leaderelection.PolicyRefusal) {
+		t.Errorf("the policy's lag shows in the new leader's log:\n%s", logs)
+	}
+	if err := d.write(t, asLeader, next); err == nil {
+		t.Error("the deposed leader's write was accepted")
+	}
+}
+
+func TestFencingNeedsToKnowThePod(t *testing.T) {
+	out, err := shared.tool(t, "manager", "--fencing", "--kubeconfig="+shared.kubeconfig)
+	if err == nil || !strings.Contains(out, "POD_NAME") || !strings.Contains(out, "downward API") {
+		t.Errorf("got %v and %q, want a refusal that names the variables", err, out)
+	}
+}

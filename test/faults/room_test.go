@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Incumbent Authors.
+
+package faults
+
+import "sync"
+
+// maxPods is how many Pods of all trials run at the same time. More would make the
+// machine, and not the candidates, the reason of what is measured.
+const maxPods = 64
+
+// room lets trials begin in turn while there is room for their Pods.
+type room struct {
+	mu   sync.Mutex
+	free int
+	left *sync.Cond
+}
+
+func newRoom(pods int) *room {
+	r := &room{free: pods}
+	r.left = sync.NewCond(&r.mu)
+	return r
+}
+
+func (r *room) take(pods int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for r.free < pods {
+		r.left.Wait()
+	}
+	r.free -= pods
+}
+
+func (r *room) give(pods int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.free += pods
+	r.left.Broadcast()
+}
