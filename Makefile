@@ -14,7 +14,7 @@ LDFLAGS := -s -w \
 	-X k8s.io/component-base/version.gitVersion=$(VERSION) \
 	-X k8s.io/component-base/version.gitCommit=$(COMMIT) \
 	-X k8s.io/component-base/version.gitTreeState=$(if $(findstring dirty,$(VERSION)),dirty,clean)
-GO_FILES := $(shell find cmd pkg -name '*.go' -not -name '*_test.go') go.mod go.sum
+GO_FILES := $(shell find cmd pkg -name '*.go' -not -name '*_test.go') go.mod go.sum Makefile
 
 ## Use it
 

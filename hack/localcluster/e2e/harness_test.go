@@ -26,6 +26,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/incumbent-io/incumbent/hack/localcluster/cluster"
+	"github.com/incumbent-io/incumbent/hack/localcluster/process"
 )
 
 // The programs under test, built once.
@@ -96,7 +97,10 @@ func startCluster(t *testing.T) *testCluster {
 	}
 	c.cmd = exec.Command(localcluster, "up", "--data", c.data, "--images-file", c.images)
 	c.cmd.Stdout, c.cmd.Stderr = c.out, c.out
-	if err := c.cmd.Start(); err != nil {
+	// A test that is killed takes its cluster with it.
+	spawning, stopSpawning := context.WithCancel(context.Background())
+	t.Cleanup(stopSpawning)
+	if err := process.NewSpawner(spawning).Start(c.cmd); err != nil {
 		t.Fatal(err)
 	}
 	go func() {
