@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -174,5 +175,58 @@ func TestDependenciesHaveAReason(t *testing.T) {
 				t.Errorf("docs/dependencies.md explains %s, which go.mod does not require directly", name)
 			}
 		}
+	}
+}
+
+// TestReadmeShowsCodeThatCompiles compares the README's example with the one that the
+// tests compile.
+func TestReadmeShowsCodeThatCompiles(t *testing.T) {
+	readme, err := os.ReadFile(filepath.Join(root(t), "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	example, err := os.ReadFile(filepath.Join(root(t), "pkg/manager/example_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	compiled := strings.Replace(string(example), "func Example() {", "func main() {", 1)
+	for i, block := range strings.Split(string(readme), "```go\n")[1:] {
+		code, _, closed := strings.Cut(block, "```")
+		if !closed || !strings.Contains(compiled, code) {
+			t.Errorf("Go block %d of README.md is not part of pkg/manager/example_test.go:\n%s", i+1, code)
+		}
+	}
+}
+
+// TestLinksLeadSomewhere follows the links of the documentation within the tree.
+func TestLinksLeadSomewhere(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)#]+)[^)]*\)`)
+	pages := 0
+	err := filepath.WalkDir(root(t), func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && strings.HasPrefix(entry.Name(), ".") && path != root(t), entry.IsDir() && entry.Name() == "bin":
+			return fs.SkipDir
+		case filepath.Ext(path) != ".md":
+			return nil
+		}
+		pages++
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, match := range link.FindAllStringSubmatch(string(content), -1) {
+			if strings.Contains(match[1], "://") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(filepath.Dir(path), match[1])); err != nil {
+				t.Errorf("%s links to %s, which is not there", path, match[1])
+			}
+		}
+		return nil
+	})
+	if err != nil || pages < 5 {
+		t.Errorf("looked at %d pages: %v", pages, err)
 	}
 }
