@@ -36,17 +36,23 @@ test: unit e2e ## Run every test: unit tests with the race detector, and the end
 unit: ## Run the unit tests with the race detector.
 	@echo "==> unit tests with the race detector"
 	CGO_ENABLED=1 go test -race ./cmd/... ./pkg/... ./test/architecture/...
-	@echo "==> unit tests of the local cluster's node"
-	cd hack/localcluster && go test ./...
 
-e2e: build ## Run the end-to-end tests on a local cluster (about 5 minutes).
+e2e: build ## Run the end-to-end tests on a local cluster, and the tests of that cluster itself.
+	@echo "==> the local cluster"
+	cd hack/localcluster && go test -vet=off ./...
 	@echo "==> end-to-end tests on a local cluster"
 	go test -count=1 -timeout=30m -v ./test/e2e
+
+faults: build ## Run the fault campaign at length. TRIALS=n sets the trials of each fault (default 20), SEEDS=n those of the simulation.
+	@echo "==> simulation of the elector"
+	go test -count=1 -timeout=4h -run 'TestSimulation' ./pkg/leaderelection -seeds=$(or $(SEEDS),100000)
+	@echo "==> fault campaign on a local cluster"
+	TRIALS=$(or $(TRIALS),20) go test -count=1 -timeout=6h -v ./test/faults
 
 lint: ## Run go vet and staticcheck.
 	go vet ./...
 	go tool -modfile=hack/tools/go.mod staticcheck ./...
-	cd hack/localcluster && go vet ./...
+	cd hack/localcluster && go vet $$(go list ./... | grep -v 'localcluster$$') # the rest is all of Kubernetes
 
 verify: lint ## Check formatting, module files, and that everything compiles for darwin and windows too.
 	@test -z "$$(gofmt -l cmd pkg test hack)" || { echo "not gofmt-ed:"; gofmt -l cmd pkg test hack; exit 1; }
@@ -74,4 +80,4 @@ build: bin/kubectl
 
 force:
 
-.PHONY: run build deploy clean test unit e2e lint verify help force
+.PHONY: run build deploy clean test unit e2e faults lint verify help force

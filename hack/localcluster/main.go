@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"k8s.io/component-base/version"
 
 	"github.com/incumbent-io/incumbent/hack/localcluster/cluster"
@@ -38,6 +39,8 @@ func main() {
 }
 
 func newCommand() *cobra.Command {
+	// The flags that libraries of the components have registered are not ours; cobra would offer them in every subcommand.
+	pflag.CommandLine = pflag.NewFlagSet(os.Args[0], pflag.ContinueOnError)
 	root := &cobra.Command{
 		Use:   "localcluster",
 		Short: "A whole Kubernetes cluster in one program, for development and tests",

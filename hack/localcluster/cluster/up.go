@@ -86,7 +86,7 @@ type cluster struct {
 var startOrder = []string{Etcd, APIServer, ControllerManager, Scheduler}
 
 // Up runs a cluster until ctx ends, and returns when none of its processes is left. It returns an error when the
-// cluster did not become ready; a component that dies later is reported on Out, and can be started again by a fault.
+// cluster did not become ready; a component that dies later is reported on Out and started again.
 func Up(ctx context.Context, config Config) error {
 	if err := config.Validate(); err != nil {
 		return err
@@ -147,12 +147,33 @@ func Up(ctx context.Context, config Config) error {
 		return err
 	}
 	c.welcome()
+	c.watch(ctx, &running)
+	return nil
+}
+
+// watch starts components that die again, as a kubelet does with those of a real cluster, until ctx ends.
+func (c *cluster) watch(ctx context.Context, running *sync.WaitGroup) {
+	const first, longest = time.Second, 30 * time.Second
+	delays := map[string]time.Duration{}
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case name := <-c.failed:
-			c.progress.say("start it again with: localcluster fault --data %s component %s start", c.config.DataDir, name)
+			delay := max(first, min(2*delays[name], longest))
+			delays[name] = delay
+			c.progress.say("%s is started again in %s", name, delay)
+			running.Go(func() {
+				select {
+				case <-time.After(delay):
+				case <-ctx.Done():
+					return
+				}
+				// A fault may have started it in the meantime.
+				if err := c.components[name].start(); err != nil && !errors.Is(err, errRunning) {
+					c.progress.say("%v", err)
+				}
+			})
 		}
 	}
 }

@@ -901,7 +901,12 @@ func testComponents(t *testing.T, c *testCluster) {
 		}
 		return nil
 	})
-	c.fault(t, "component", "scheduler", "start")
+	eventually(t, 10*time.Second, "up has started it again", func() error {
+		if got := state("scheduler"); got != "running" {
+			return fmt.Errorf("it is %s", got)
+		}
+		return nil
+	})
 }
 
 func testShutdown(t *testing.T, c *testCluster) {
