@@ -29,10 +29,12 @@ import (
 func generated(b Build) cache.SharedIndexInformer {
 	client := kubernetes.NewForConfigOrDie(b.Config)
 	return cache.NewSharedIndexInformer(&cache.ListWatch{
+		//lint:ignore SA1019 generated code of that age has nothing else
 		ListFunc: func(options metav1.ListOptions) (runtime.Object, error) {
 			b.Tweak(&options)
 			return client.CoreV1().ConfigMaps(b.Namespace).List(context.TODO(), options)
 		},
+		//lint:ignore SA1019 generated code of that age has nothing else
 		WatchFunc: func(options metav1.ListOptions) (watch.Interface, error) {
 			b.Tweak(&options)
 			return client.CoreV1().ConfigMaps(b.Namespace).Watch(context.TODO(), options)

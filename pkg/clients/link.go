@@ -218,15 +218,20 @@ func (l *link) prove(ctx context.Context) (answer, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	answers := make(chan answer)
+	attempt := func() {
+		select {
+		case answers <- l.ask(ctx):
+		case <-ctx.Done():
+		}
+	}
 	pause := backoff{next: l.timing.retryMin, max: l.timing.retryMax}
-	next := time.NewTimer(0)
+	oldest := time.Now() // when the oldest attempt in flight was made
+	inFlight, wasDown := 1, false
+	go attempt()
+	next := time.NewTimer(l.timing.patience)
 	defer next.Stop()
-	var oldest time.Time // when the oldest attempt in flight was made
-	inFlight, wasDown := 0, false
 	for {
 		select {
-		case <-ctx.Done():
-			return answer{}, context.Cause(ctx)
 		case <-next.C:
 			now := time.Now()
 			if inFlight == 0 {
@@ -238,12 +243,7 @@ func (l *link) prove(ctx context.Context) (answer, error) {
 				l.conns.cut(silent)
 			}
 			inFlight++
-			go func() {
-				select {
-				case answers <- l.ask(ctx):
-				case <-ctx.Done():
-				}
-			}()
+			go attempt()
 			next.Reset(l.timing.patience)
 		case a := <-answers:
 			if a.err == nil {
@@ -256,6 +256,8 @@ func (l *link) prove(ctx context.Context) (answer, error) {
 			if inFlight--; inFlight == 0 {
 				next.Reset(pause.take())
 			}
+		case <-ctx.Done():
+			return answer{}, context.Cause(ctx)
 		}
 	}
 }
@@ -292,7 +294,10 @@ func (l *link) ask(ctx context.Context) answer {
 }
 
 func (l *link) noteDown(err error) {
-	if errors.Is(err, net.ErrClosed) {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return // Nobody wants to know any more.
+	case errors.Is(err, net.ErrClosed):
 		err = errNoAnswer // That is why the connection was cut.
 	}
 	l.mu.Lock()

@@ -473,40 +473,39 @@ func TestListersSelectByLabel(t *testing.T) {
 	})
 }
 
-// What the runs of many controllers do at once, while the pool starts.
+// What the runs of many controllers do at once, while the pool starts. It is in
+// real time, for the sake of real concurrency.
 func TestViewsAreSafeForConcurrentUse(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		api := newAPIServer(t)
-		for i := range 20 {
-			api.put("configmaps", "default", fmt.Sprint(i), nil)
-		}
-		pool, err := NewPool(PoolConfig{REST: api.config()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error)
-		go func() { ended <- pool.Run(ctx) }()
-		var controllers sync.WaitGroup
-		for i := range 20 {
-			controllers.Go(func() {
-				for range 10 {
-					if err := oneRun(t, pool, fmt.Sprint("c", i)); err != nil {
-						t.Error(err)
-						return
-					}
+	api := newAPIServer(t)
+	for i := range 20 {
+		api.put("configmaps", "default", fmt.Sprint(i), nil)
+	}
+	pool, err := NewPool(PoolConfig{REST: api.config()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- pool.Run(ctx) }()
+	var controllers sync.WaitGroup
+	for i := range 20 {
+		controllers.Go(func() {
+			for range 10 {
+				if err := oneRun(t, pool, fmt.Sprint("c", i)); err != nil {
+					t.Error(err)
+					return
 				}
-			})
-		}
-		controllers.Wait()
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-		if got := len(pool.caches); got != 0 {
-			t.Errorf("%d caches are left, want none", got)
-		}
-	})
+			}
+		})
+	}
+	controllers.Wait()
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if got := len(pool.caches); got != 0 {
+		t.Errorf("%d caches are left, want none", got)
+	}
 }
 
 func oneRun(t *testing.T, pool *Pool, owner string) error {

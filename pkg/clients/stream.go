@@ -195,11 +195,13 @@ func (s *stream) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	s.cache.lose(s)
-	remains := time.NewTimer(s.hold - time.Since(s.sent))
-	defer remains.Stop()
-	select {
-	case <-remains.C:
-	case <-s.closed: // The reflector was told to stop.
+	if remains := s.hold - time.Since(s.sent); remains > 0 {
+		timer := time.NewTimer(remains)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-s.closed: // The reflector was told to stop.
+		}
 	}
 	return 0, io.EOF
 }

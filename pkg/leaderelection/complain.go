@@ -12,9 +12,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/klog/v2"
 )
 
 const (
@@ -38,7 +38,7 @@ type complaint struct {
 }
 
 // failed logs err of the operation op, unless it did so lately.
-func (c *complaints) failed(logger logr.Logger, now Reading, op string, err error) {
+func (c *complaints) failed(logger klog.Logger, now Reading, op string, err error) {
 	key := op + ": " + causeOf(err)
 	if c.causes == nil {
 		c.causes = map[string]*complaint{}
@@ -61,7 +61,7 @@ func (c *complaints) failed(logger logr.Logger, now Reading, op string, err erro
 
 // worked forgets the failures of the operation op, and those of others that came
 // from not reaching the API server, and says so if there were any.
-func (c *complaints) worked(logger logr.Logger, op string) {
+func (c *complaints) worked(logger klog.Logger, op string) {
 	count := 0
 	for key, known := range c.causes {
 		if strings.HasPrefix(key, op+": ") || !known.answered {

@@ -107,7 +107,7 @@ func (c Config) complete() (Config, error) {
 		errs = append(errs, errors.New("REST: a rest.Config is required to reach the API server"))
 	}
 	if c.Callbacks.OnStartedLeading == nil {
-		errs = append(errs, errors.New("Callbacks: OnStartedLeading is required"))
+		errs = append(errs, errors.New("callbacks: OnStartedLeading is required"))
 	}
 	errs = append(errs, c.Timing.Validate()...)
 	c.Timing = c.Timing.WithDefaults()

@@ -69,7 +69,7 @@ func New(cfg Config) (*Elector, error) {
 // Metrics and Clock are used.
 func NewUnelected(cfg Config) (*Elector, error) {
 	if cfg.Callbacks.OnStartedLeading == nil {
-		return nil, errors.New("Callbacks: OnStartedLeading is required")
+		return nil, errors.New("callbacks: OnStartedLeading is required")
 	}
 	if cfg.Name == "" {
 		cfg.Name = cfg.LeaseName

@@ -106,7 +106,6 @@ type tenure struct {
 	// contacted is closed when Contact has returned.
 	contacted chan struct{}
 	contactBy time.Duration
-	contactIn error
 	started   bool          // OnStartedLeading has been called
 	returned  chan struct{} // closed when it has returned
 	back      bool          // it was seen to have returned
@@ -209,7 +208,10 @@ func offer[T any](ctx context.Context, ch chan<- T, value T) {
 func (e *engine) turnOnce() {
 	now := e.cfg.Clock.Read()
 	e.turn.busy(now, e.timing.RetryPeriod)
-	wait := e.step(now)
+	state, wait := e.state, e.step(now)
+	for e.state != state {
+		state, wait = e.state, e.step(now)
+	}
 	e.publish()
 	if e.state == StateStopped {
 		return
@@ -477,6 +479,7 @@ func (e *engine) start(now Reading) {
 	}
 	u.started, u.returned = true, make(chan struct{})
 	e.running.Store(u.term)
+	e.publish() // what it calls may ask for the status
 	e.logger.V(1).Info("Starting to lead", "epoch", u.term.Epoch(), "sinceAcquired", (now.Mono - u.term.opened.Mono).Round(time.Microsecond))
 	term, returned := u.term, u.returned
 	go func() {
@@ -652,6 +655,9 @@ func (e *engine) lose(now Reading, why string, how func()) {
 	}
 	e.endTerm(now, endLost, how)
 	u.stopBy = now.Mono + e.cfg.StopTimeout
+	if u.drainBy > 0 {
+		u.stopBy = min(u.stopBy, u.drainBy)
+	}
 	if !u.started {
 		u.back = true
 	}

@@ -222,11 +222,16 @@ func TestRESTClientSpeaksToTheAPIServer(t *testing.T) {
 func TestElectorsHandOverHTTPS(t *testing.T) {
 	h := newLeaseHandler(t)
 	started := make(chan string, 10)
+	seen := make(chan string, 10)
 	run := func(name string) (*Elector, context.CancelFunc, <-chan error) {
 		e, err := New(Config{Namespace: "ns", LeaseName: "lease", REST: h.config(), Identity: &Identity{name: strings.Replace(oursA, "a_", name+"_", 1)},
 			Callbacks: clientgo.LeaderCallbacks{OnStartedLeading: func(ctx context.Context) {
 				started <- name
 				<-ctx.Done()
+			}, OnNewLeader: func(id string) {
+				if name == "b" {
+					seen <- id
+				}
 			}}})
 		if err != nil {
 			t.Fatal(err)
@@ -241,8 +246,8 @@ func TestElectorsHandOverHTTPS(t *testing.T) {
 		t.Fatalf("%s leads", got)
 	}
 	b, stopB, doneB := run("b")
-	for b.Status().Holder == "" {
-		time.Sleep(time.Millisecond) // until the standby watches
+	if got := <-seen; got != a.Status().Identity {
+		t.Errorf("the standby sees %s", got)
 	}
 	if s := a.Status(); s.State != StateLeading || !s.FenceOpen || s.Epoch == 0 || !s.Contacted || !s.Leading() {
 		t.Errorf("leader's status %+v", s)
@@ -307,7 +312,7 @@ func TestGuardedWritesHaveConnectionsOfTheirOwn(t *testing.T) {
 	h := newLeaseHandler(t)
 	var mu sync.Mutex
 	remotes := map[string]map[string]bool{"GET": {}, "PUT": {}}
-	release := make(chan struct{})
+	release, arrived := make(chan struct{}), make(chan struct{})
 	h.other = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		remotes[r.Method][r.RemoteAddr] = true
@@ -317,6 +322,7 @@ func TestGuardedWritesHaveConnectionsOfTheirOwn(t *testing.T) {
 			return
 		}
 		if r.URL.Query().Get("hang") != "" {
+			close(arrived)
 			select {
 			case <-release:
 			case <-r.Context().Done():
@@ -381,8 +387,9 @@ func TestGuardedWritesHaveConnectionsOfTheirOwn(t *testing.T) {
 	}
 	failed := make(chan error)
 	go func() { failed <- do("PUT", "?hang=1") }()
-	for term.flying() == 0 {
-		time.Sleep(time.Millisecond) // until it is on its way
+	<-arrived
+	if n := term.flying(); n != 1 {
+		t.Errorf("%d writes in flight, want 1", n)
 	}
 	term.sever()
 	if err := <-failed; err == nil {

@@ -526,6 +526,153 @@ var scenarios = []struct {
 	want: `
 30.6 a created the lease, transitions 0
 30.6 a leads`,
+}, {
+	name: "a lease acquired before a long freeze is renewed before it is led on",
+	play: func(s scene) {
+		a := s.prepare("a", 1, nil)
+		a.link.latency = 200 * time.Millisecond
+		a.launch()
+		for s.server.requestsOf(a.identity.name+" create") == 0 {
+			s.pass(time.Millisecond)
+		}
+		a.gate.freeze()
+		s.pass(9 * seconds)
+		s.tell("a goes on")
+		a.gate.unfreeze()
+		s.pass(seconds)
+		if age := a.elector.Status().LastAckAge; age > 1500*time.Millisecond {
+			s.Errorf("the term counts from %v ago", age)
+		}
+	},
+	want: `
+0.2 a created the lease, transitions 0
+9.1 a goes on
+9.2 a leads`,
+}, {
+	name: "a stop after the renew deadline still releases what was kept",
+	play: func(s scene) {
+		a := s.start("a", 3*seconds)
+		s.pass(time.Millisecond)
+		s.cut(a)
+		s.pass(11 * seconds)
+		s.heal(a)
+		a.stop()
+		s.pass(5 * seconds)
+	},
+	want: `
+0.0 a created the lease, transitions 0
+0.0 a leads
+0.0 a is cut off
+10.0 a told to stop: the renew deadline passed without a renewal
+11.0 a is healed
+13.0 a returned
+13.0 a cleared the holder
+13.0 a stopped
+13.0 a ended: <nil>`,
+}, {
+	name:  "with on-lost exit a term that passed its renew deadline is released",
+	setup: func(w *simWorld) { w.onLost = Exit },
+	play: func(s scene) {
+		a := s.start("a", 3*seconds)
+		s.pass(time.Millisecond)
+		s.cut(a)
+		s.pass(11 * seconds)
+		s.heal(a)
+		s.pass(5 * seconds)
+		if err := a.run(); !errors.Is(err, ErrLost) {
+			s.Errorf("Run returned %v", err)
+		}
+	},
+	want: `
+0.0 a created the lease, transitions 0
+0.0 a leads
+0.0 a is cut off
+10.0 a told to stop: the renew deadline passed without a renewal
+11.0 a is healed
+13.0 a returned
+13.0 a cleared the holder
+13.0 a stopped
+13.0 a ended: the lease was lost`,
+}, {
+	name: "controllers that ignore the renew deadline end the process, though the lease was kept",
+	play: func(s scene) {
+		a := s.start("a", 60*seconds)
+		s.pass(time.Millisecond)
+		s.cut(a)
+		s.pass(11 * seconds)
+		s.heal(a)
+		s.pass(12 * seconds)
+		if err := a.run(); !errors.Is(err, ErrLost) {
+			s.Errorf("Run returned %v", err)
+		}
+	},
+	want: `
+0.0 a created the lease, transitions 0
+0.0 a leads
+0.0 a is cut off
+10.0 a told to stop: the renew deadline passed without a renewal
+11.0 a is healed
+20.0 a stopped
+20.0 a ended: the lease was lost`,
+}, {
+	name: "an outage during the drain ends in time, without a release",
+	play: func(s scene) {
+		a := s.start("a", 8*seconds)
+		s.pass(9 * seconds)
+		a.stop()
+		s.pass(time.Millisecond)
+		s.cut(a)
+		s.pass(20 * seconds)
+		if err := a.run(); err != nil {
+			s.Errorf("Run returned %v", err)
+		}
+	},
+	want: `
+0.0 a created the lease, transitions 0
+0.0 a leads
+9.0 a told to stop: asked to stop
+9.0 a is cut off
+17.0 a returned
+22.7 a stopped
+22.7 a ended: <nil>`,
+}, {
+	name: "abandoning a lost term ends the wait for its controllers",
+	play: func(s scene) {
+		a := s.start("a", 9*seconds)
+		s.pass(seconds)
+		other := "b_uid_inc1-aaaaaaaaaaaaaaaaaaaaaaaaaa"
+		s.server.edit(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = &other })
+		s.pass(seconds)
+		a.elector.Abandon()
+		if err := a.run(); !errors.Is(err, ErrDrainTimeout) {
+			s.Errorf("Run returned %v", err)
+		}
+		s.pass(10 * seconds)
+	},
+	want: `
+0.0 a created the lease, transitions 0
+0.0 a leads
+1.0 hand took the lease, transitions 0
+1.0 a stopped
+1.0 a told to stop: the lease was lost
+2.0 a ended: the term was not drained: the lease was not released
+10.0 a returned`,
+}, {
+	name: "a standby that is abandoned just leaves",
+	play: func(s scene) {
+		s.start("a", 0)
+		s.pass(seconds)
+		b := s.start("b", 0)
+		s.pass(seconds)
+		b.elector.Abandon()
+		if err := b.run(); err != nil {
+			s.Errorf("Run returned %v", err)
+		}
+	},
+	want: `
+0.0 a created the lease, transitions 0
+0.0 a leads
+2.0 b ended: <nil>`,
 }}
 
 func TestScenarios(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
 var (
@@ -168,7 +169,7 @@ func (s *simulation) fault() {
 		s.add(false, nil)
 		return
 	}
-	switch s.rng.IntN(16) {
+	switch s.rng.IntN(18) {
 	case 0:
 		s.during(c, time.Second, 40*time.Second, "partition", func(f *simFaults) { f.cutThere, f.cutBack = true, true }, func(f *simFaults) { f.cutThere, f.cutBack = false, false })
 	case 1:
@@ -233,6 +234,26 @@ func (s *simulation) fault() {
 			identity.looping = s.chance(0.2)
 		}
 		s.add(stock, identity)
+	case 14:
+		d := s.between(time.Second, 30*time.Second)
+		s.note("fault: nobody reaches the API server for %v", d)
+		all, refuse := s.alive(), s.chance(0.5)
+		for _, c := range all {
+			c.link.set(func(f *simFaults) { f.cutThere, f.cutBack, f.refuse = true, true, refuse })
+			if refuse {
+				c.link.reset()
+			}
+		}
+		go func() {
+			time.Sleep(d)
+			for _, c := range all {
+				c.link.set(func(f *simFaults) { f.cutThere, f.cutBack, f.refuse = false, false, false })
+			}
+		}()
+	case 15:
+		err := []error{apierrors.NewInternalError(errors.New("etcd")), apierrors.NewTooManyRequests("full", 1), apierrors.NewForbidden(leaseResource, "lease", errors.New("no")),
+			apierrors.NewConflict(leaseResource, "lease", errors.New("a webhook says so"))}[s.rng.IntN(4)]
+		s.during(c, time.Second, 20*time.Second, err.Error(), func(f *simFaults) { f.fail = err }, func(f *simFaults) { f.fail = nil })
 	default:
 		s.note("fault: %s: asked to stop", c.name)
 		c.stop()
@@ -276,14 +297,23 @@ func (s *simulation) edit() {
 		holder := []string{"", "somebody"}[s.rng.IntN(2)]
 		s.note("fault: the holder is edited to %q", holder)
 		s.foreign = true
-		s.taintNow()
+		s.markEdit(false)
 		s.server.edit(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = &holder })
 	case 3:
 		seconds := int32(1 + s.rng.IntN(20))
 		s.note("fault: the duration is edited to %d", seconds)
-		s.taintNow()
+		s.markEdit(true)
 		s.maxDuration = max(s.maxDuration, time.Duration(seconds)*time.Second)
 		s.server.edit(func(l *coordinationv1.Lease) { l.Spec.LeaseDurationSeconds = &seconds })
+	}
+}
+
+func (s *simulation) markEdit(shortened bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.edited = time.Now()
+	if shortened {
+		s.shortened = s.edited
 	}
 }
 

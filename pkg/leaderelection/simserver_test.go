@@ -59,6 +59,13 @@ func (s *simServer) record(by string, kind watch.EventType, before, after *coord
 	}
 }
 
+// requestsOf returns how many requests of that client and verb there were.
+func (s *simServer) requestsOf(what string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.requests[what]
+}
+
 func (s *simServer) create(by string, lease *coordinationv1.Lease) (*coordinationv1.Lease, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -285,7 +292,7 @@ var errSimRefused = errors.New("connection refused")
 
 func newSimLink(name string, server *simServer, gate *simGate, seed uint64, latency time.Duration) *simLink {
 	return &simLink{name: name, server: server, gate: gate, rng: rand.New(rand.NewPCG(seed, 7)),
-		healed: make(chan struct{}), resets: make(chan struct{}), latency: latency}
+		since: time.Now(), healed: make(chan struct{}), resets: make(chan struct{}), latency: latency}
 }
 
 func (l *simLink) set(change func(*simFaults)) {

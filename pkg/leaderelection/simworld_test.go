@@ -47,6 +47,9 @@ type simWorld struct {
 	lastWrite  int64 // the highest epoch of a write that took effect
 	keepLog    bool
 	steady     bool // no jitter
+	// edited is when the holder or the duration was last edited, shortened when
+	// the duration was.
+	edited, shortened time.Time
 	// taintedEpochs are those of leases that were edited, deleted or wiped.
 	taintedEpochs map[int64]bool
 	story         []string // what a scenario compares, with the time in tenths of a second
@@ -91,7 +94,6 @@ type simCandidate struct {
 	running          int  // OnStartedLeading calls that have not returned
 	leading          bool // stock: the context of the term is not cancelled
 	crashed          bool
-	seen             bool // it has seen the lease, or written it
 	tainted          map[*Term]bool
 	excused          map[*Term]time.Time // since when a tainted term overlaps
 	started, stopped int
@@ -289,7 +291,8 @@ func (c *simCandidate) overlap(t *Term, what string) {
 	c.world.mu.Lock()
 	tainted := c.tainted[t] || c.world.taintedEpochs[t.Epoch()]
 	c.world.mu.Unlock()
-	if c.excused[t].IsZero() {
+	first := c.excused[t].IsZero()
+	if first {
 		c.excused[t] = time.Now()
 	}
 	since := c.excused[t]
@@ -300,7 +303,9 @@ func (c *simCandidate) overlap(t *Term, what string) {
 	}
 	if tainted {
 		c.world.mu.Lock()
-		c.world.exempted++
+		if first {
+			c.world.exempted++
+		}
 		c.world.mu.Unlock()
 		return
 	}
@@ -410,6 +415,9 @@ func (w *simWorld) committed(by string, before, after *coordinationv1.Lease) {
 		// wait, which the contract allows.
 		w.taint(nil)
 	}
+	if w.misled(author) {
+		w.taint(before)
+	}
 	// A take-over: nobody else may still be allowed to write, from now on.
 	for _, c := range w.all() {
 		if c == author {
@@ -455,6 +463,20 @@ func (w *simWorld) taint(lease *coordinationv1.Lease) {
 			c.mu.Unlock()
 		}
 	}
+}
+
+// misled reports whether a candidate may take the lease too early because of an
+// edit: client-go's act on whatever they read; ours only on a shortened duration,
+// and only if they never saw the holder with the one before.
+func (w *simWorld) misled(author *simCandidate) bool {
+	w.mu.Lock()
+	edited, shortened := w.edited, w.shortened
+	w.mu.Unlock()
+	if author.stock {
+		return !edited.IsZero()
+	}
+	at, healthy := author.link.healthySince()
+	return !shortened.IsZero() && (!healthy || at.After(shortened.Add(-time.Minute)))
 }
 
 func (w *simWorld) find(identity string) *simCandidate {

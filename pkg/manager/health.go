@@ -74,6 +74,8 @@ func candidacy(status leaderelection.Status) (string, error) {
 		return "", fmt.Errorf("cannot take part in the election on the lease %s: %s", lease, status.LastError)
 	case !status.Contacted:
 		return "", fmt.Errorf("has not reached the lease %s yet", lease)
+	case status.Leading() && status.LastError != "":
+		return fmt.Sprintf("leader, epoch %d; the last request failed: %s", status.Epoch, status.LastError), nil
 	case status.Leading():
 		return fmt.Sprintf("leader, epoch %d", status.Epoch), nil
 	case status.Holder == "":

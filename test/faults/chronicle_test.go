@@ -16,6 +16,7 @@ type leaseEvent struct {
 	rv      int64
 	seen    int64 // when the watch told, by CLOCK_MONOTONIC
 	deleted bool
+	gap     bool // versions between the one before and this one may be unknown
 	holder  string
 	epoch   int64 // creation time and transitions, as Incumbent counts
 	// acquired and renewed are the times in the record, in nanoseconds since 1970.

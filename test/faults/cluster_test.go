@@ -130,14 +130,12 @@ func start() (*cluster, error) {
 	if err := c.process.Start(); err != nil {
 		return nil, err
 	}
-	if err = c.awaitReady(kubeconfig); err == nil {
-		c.watcher, err = observe(c)
-	}
-	if err != nil {
+	if err := c.awaitReady(kubeconfig); err != nil {
 		_ = c.process.Process.Signal(syscall.SIGTERM)
 		_ = c.process.Wait()
 		return nil, fmt.Errorf("%w\n%s", err, c.output.String())
 	}
+	c.watcher = observe(c)
 	return c, nil
 }
 

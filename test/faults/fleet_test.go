@@ -44,6 +44,7 @@ type spec struct {
 	kind         kind
 	every, drain time.Duration // of its work
 	timeout      time.Duration // stock: of requests on the Lease
+	release      bool          // stock: ReleaseOnCancel
 	restart      bool          // its container when it ends
 }
 
@@ -370,7 +371,7 @@ func seconds(at int64) float64 { return float64(at) / 1e9 }
 
 func podOfSpec(name string, s spec) *corev1.Pod {
 	user, grace := int64(65532), int64(60)
-	args := []string{"--every=" + s.every.String(), "--drain=" + s.drain.String(), "--timeout=" + s.timeout.String(), "--lease=" + contested}
+	args := []string{"--every=" + s.every.String(), "--drain=" + s.drain.String(), "--timeout=" + s.timeout.String(), fmt.Sprintf("--release=%v", s.release), "--lease=" + contested}
 	if s.kind == ours {
 		args = []string{
 			"--bind-address=$(POD_IP)", "--leader-elect-identity-dir=/var/run/incumbent", "--leader-elect-resource-name=" + contested,
@@ -515,7 +516,7 @@ func (l *tail) read() {
 
 // logs returns the last lines of each process that are not the journal.
 func (l *tail) logs() string {
-	const most = 60
+	const most = 40
 	var b strings.Builder
 	for number := range l.attempt() + 1 {
 		content, err := os.ReadFile(l.path(number))
@@ -524,7 +525,7 @@ func (l *tail) logs() string {
 		}
 		var lines []string
 		for line := range strings.Lines(string(content)) {
-			if _, ok := candidate.Parse(line); !ok {
+			if _, ok := candidate.Parse(line); !ok && !strings.Contains(line, "Feature gate") {
 				lines = append(lines, line)
 			}
 		}
@@ -546,5 +547,20 @@ func (f *fleet) clean(k kind, found finding) {
 		default:
 			f.t.Error(problem)
 		}
+	}
+}
+
+// exited waits until the process of a candidate, which is not restarted, has ended.
+func (f *fleet) exited(m *member) {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(f.t.Context(), time.Minute)
+	defer cancel()
+	if err := poll(ctx, func() error {
+		if _, err := f.c.control(ctx, http.MethodGet, "/pods/"+f.namespace+"/"+m.name+"/pid"); err == nil {
+			return errors.New("it still runs")
+		}
+		return nil
+	}); err != nil {
+		f.t.Fatalf("%s: %v", m.name, err)
 	}
 }

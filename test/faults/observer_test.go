@@ -5,18 +5,15 @@ package faults
 
 import (
 	"context"
-	"fmt"
-	"os"
 	"strconv"
 	"sync"
+	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/tools/cache"
-	watchtools "k8s.io/client-go/tools/watch"
 
 	"github.com/incumbent-io/incumbent/test/faults/mono"
 )
@@ -30,8 +27,9 @@ const (
 	observedLabel = "faults"
 )
 
-// observer watches the Leases and the written objects of all fleets with two watches
-// that see every version: they go on where they were cut off.
+// observer watches the Leases and the written objects of all fleets, with two watches
+// that see every version: they go on where they were cut off. Only an API server that
+// was restarted cannot tell what came between, which is written down as a gap.
 type observer struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
@@ -41,47 +39,104 @@ type observer struct {
 	passed map[string]chan struct{}
 }
 
-func observe(c *cluster) (*observer, error) {
+// source is one kind of object that is watched.
+type source struct {
+	list  func(context.Context) (metav1.ListInterface, []metav1.Object, error)
+	watch func(context.Context, metav1.ListOptions) (watch.Interface, error)
+	see   func(object metav1.Object, deleted, gap bool)
+}
+
+func observe(c *cluster) *observer {
 	ctx, cancel := context.WithCancel(context.Background())
 	o := &observer{cancel: cancel, fleets: map[string]*chronicle{}, passed: map[string]chan struct{}{}}
 	leases := c.client.CoordinationV1().Leases(metav1.NamespaceAll)
 	objects := c.client.CoreV1().ConfigMaps(metav1.NamespaceAll)
 	labelled := metav1.ListOptions{LabelSelector: observedLabel}
-	for _, kind := range []struct {
-		list  func() (metav1.ListInterface, error)
-		watch func(context.Context, metav1.ListOptions) (watch.Interface, error)
-		see   func(watch.EventType, runtime.Object)
-	}{
-		{func() (metav1.ListInterface, error) { return leases.List(ctx, metav1.ListOptions{Limit: 1}) }, leases.Watch, o.seeLease},
-		{func() (metav1.ListInterface, error) { return objects.List(ctx, labelled) }, func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
+	for _, s := range []source{{
+		list: func(ctx context.Context) (metav1.ListInterface, []metav1.Object, error) {
+			list, err := leases.List(ctx, metav1.ListOptions{})
+			return list, pointers(list.Items), err
+		},
+		watch: leases.Watch,
+		see:   o.seeLease,
+	}, {
+		list: func(ctx context.Context) (metav1.ListInterface, []metav1.Object, error) {
+			list, err := objects.List(ctx, labelled)
+			return list, pointers(list.Items), err
+		},
+		watch: func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
 			opts.LabelSelector = labelled.LabelSelector
 			return objects.Watch(ctx, opts)
-		}, o.seeWrite},
-	} {
-		list, err := kind.list()
-		if err != nil {
-			cancel()
-			return nil, err
-		}
-		watcher, err := watchtools.NewRetryWatcherWithContext(ctx, list.GetResourceVersion(), &cache.ListWatch{WatchFuncWithContext: kind.watch})
-		if err != nil {
-			cancel()
-			return nil, err
-		}
-		o.running.Go(func() {
-			for event := range watcher.ResultChan() {
-				if event.Type == watch.Error {
-					// Without the server's history the campaign proves nothing.
-					fmt.Fprintf(os.Stderr, "the observer's watch failed: %v\n", event.Object)
-					os.Exit(1)
-				}
-				kind.see(event.Type, event.Object)
-			}
-		})
+		},
+		see: o.seeWrite,
+	}} {
+		o.running.Go(func() { s.run(ctx) })
 	}
-	return o, nil
+	return o
 }
 
+// pointers returns the items of a list as objects.
+func pointers[T any, P interface {
+	*T
+	metav1.Object
+}](items []T) (objects []metav1.Object) {
+	for i := range items {
+		objects = append(objects, P(&items[i]))
+	}
+	return objects
+}
+
+// run watches until ctx ends.
+func (s source) run(ctx context.Context) {
+	version, first := "", true
+	for ctx.Err() == nil {
+		if version == "" {
+			list, objects, err := s.list(ctx)
+			if err == nil {
+				for _, object := range objects {
+					s.see(object, false, !first)
+				}
+				version, first = list.GetResourceVersion(), false
+			}
+		}
+		if version != "" {
+			version = s.follow(ctx, version)
+		}
+		select {
+		case <-time.After(20 * time.Millisecond): // the API server may be away
+		case <-ctx.Done():
+		}
+	}
+}
+
+// follow watches from a version on until the watch ends. It returns the version to go
+// on from, "" if the API server does not know it any more.
+func (s source) follow(ctx context.Context, version string) string {
+	w, err := s.watch(ctx, metav1.ListOptions{ResourceVersion: version, AllowWatchBookmarks: true})
+	if err != nil {
+		if apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
+			return ""
+		}
+		return version
+	}
+	defer w.Stop()
+	for event := range w.ResultChan() {
+		object, ok := event.Object.(metav1.Object)
+		if !ok {
+			if err := apierrors.FromObject(event.Object); apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
+				return ""
+			}
+			return version
+		}
+		version = object.GetResourceVersion()
+		if event.Type != watch.Bookmark {
+			s.see(object, event.Type == watch.Deleted, false)
+		}
+	}
+	return version
+}
+
+// stop ends the watches.
 func (o *observer) stop() {
 	o.cancel()
 	o.running.Wait()
@@ -118,18 +173,19 @@ func (o *observer) gateLocked(key string) chan struct{} {
 func (o *observer) pass(kind, namespace, version string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	close(o.gateLocked(kind + "/" + namespace + "/" + version))
+	gate := o.gateLocked(kind + "/" + namespace + "/" + version)
+	select {
+	case <-gate: // passed before: a list repeats it
+	default:
+		close(gate)
+	}
 }
 
-func (o *observer) seeLease(event watch.EventType, object runtime.Object) {
-	seen := mono.Now()
-	lease, ok := object.(*coordinationv1.Lease)
-	if !ok {
-		return // a bookmark of another type does not exist
-	}
+func (o *observer) seeLease(object metav1.Object, deleted, gap bool) {
+	lease := object.(*coordinationv1.Lease)
 	c := o.fleet(lease.Namespace)
 	switch {
-	case c == nil || event == watch.Bookmark:
+	case c == nil:
 		return
 	case lease.Name == barrier:
 		o.pass("leases", lease.Namespace, lease.ResourceVersion)
@@ -137,7 +193,7 @@ func (o *observer) seeLease(event watch.EventType, object runtime.Object) {
 	case lease.Name != contested:
 		return
 	}
-	e := leaseEvent{rv: version(lease), seen: seen, deleted: event == watch.Deleted, epoch: lease.CreationTimestamp.Unix() << 20}
+	e := leaseEvent{rv: version(lease), seen: mono.Now(), gap: gap, deleted: deleted, epoch: lease.CreationTimestamp.Unix() << 20}
 	if s := lease.Spec; !e.deleted {
 		if s.HolderIdentity != nil {
 			e.holder = *s.HolderIdentity
@@ -152,15 +208,15 @@ func (o *observer) seeLease(event watch.EventType, object runtime.Object) {
 			e.renewed = s.RenewTime.UnixNano()
 		}
 	}
-	c.add(func(v *view) { v.leases = append(v.leases, e) })
+	c.add(func(v *view) {
+		if v.lease().rv < e.rv { // else a list repeats what is known
+			v.leases = append(v.leases, e)
+		}
+	})
 }
 
-func (o *observer) seeWrite(event watch.EventType, object runtime.Object) {
-	seen := mono.Now()
-	written, ok := object.(*corev1.ConfigMap)
-	if !ok || event == watch.Bookmark {
-		return
-	}
+func (o *observer) seeWrite(object metav1.Object, _, _ bool) {
+	written := object.(*corev1.ConfigMap)
 	c := o.fleet(written.Namespace)
 	if c == nil {
 		return
@@ -169,12 +225,17 @@ func (o *observer) seeWrite(event watch.EventType, object runtime.Object) {
 		o.pass("configmaps", written.Namespace, written.ResourceVersion)
 		return
 	}
-	e := writeEvent{rv: version(written), seen: seen, writer: written.Data["writer"]}
+	e := writeEvent{rv: version(written), seen: mono.Now(), writer: written.Data["writer"]}
 	e.epoch, _ = strconv.ParseInt(written.Data["epoch"], 10, 64)
 	e.seq, _ = strconv.ParseInt(written.Data["seq"], 10, 64)
-	if e.writer != "" { // else it is the campaign's own
-		c.add(func(v *view) { v.writes = append(v.writes, e) })
+	if e.writer == "" {
+		return // the campaign's own
 	}
+	c.add(func(v *view) {
+		if len(v.writes) == 0 || v.writes[len(v.writes)-1].rv < e.rv {
+			v.writes = append(v.writes, e)
+		}
+	})
 }
 
 // version returns the resource version as the number that it is in etcd. The API

@@ -32,8 +32,8 @@ func (f *finding) add(format string, args ...any) {
 }
 
 // verify checks the invariants that hold for every fleet, whatever is done to it.
-// excuse, if not nil, excuses a stale write.
-func (v view) verify(kindOf func(pod string) kind, excuse func(writeEvent) bool) finding {
+// excuse, if not nil, excuses a stale write, given who held the Lease instead.
+func (v view) verify(kindOf func(pod string) kind, excuse func(w writeEvent, holder string) bool) finding {
 	f := finding{}
 	v.checkLeases(&f, kindOf)
 	v.checkWrites(&f, excuse)
@@ -98,7 +98,7 @@ func (v view) checkRelease(f *finding, kindOf func(string) kind, held string, e 
 }
 
 // checkWrites compares the versions of the written object with those of the Lease.
-func (v view) checkWrites(f *finding, excuse func(writeEvent) bool) {
+func (v view) checkWrites(f *finding, excuse func(writeEvent, string) bool) {
 	next, holder, epoch := 0, "", int64(0)
 	for _, w := range v.writes {
 		for next < len(v.leases) && v.leases[next].rv < w.rv {
@@ -108,13 +108,14 @@ func (v view) checkWrites(f *finding, excuse func(writeEvent) bool) {
 			}
 			next++
 		}
-		if w.writer != holder {
+		unknown := next < len(v.leases) && v.leases[next].gap
+		if w.writer != holder && !unknown {
 			f.stale = append(f.stale, w)
-			if excuse == nil || !excuse(w) {
+			if excuse == nil || !excuse(w, holder) {
 				f.add("write %d of %s was accepted at version %d, while %q held the Lease", w.seq, w.writer, w.rv, holder)
 			}
 		}
-		if w.epoch < epoch && (excuse == nil || !excuse(w)) {
+		if w.epoch < epoch && (excuse == nil || !excuse(w, holder)) {
 			f.add("write %d of %s at version %d has the epoch %d, after %d", w.seq, w.writer, w.rv, w.epoch, epoch)
 		}
 		epoch = max(epoch, w.epoch)

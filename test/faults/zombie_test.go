@@ -52,7 +52,7 @@ func zombie(t *testing.T, row *row, k kind) {
 	}
 	v := f.settled()
 	// What was on its way to the API server when the process froze was sent in time.
-	onTheWire := func(w writeEvent) bool {
+	onTheWire := func(w writeEvent, _ string) bool {
 		for _, try := range v.tries {
 			if try.Who == w.writer && try.Seq == w.seq {
 				return try.Call < frozen

@@ -245,8 +245,7 @@ func TestFailuresRestartOneControllerAlone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var s *scene
-				s = newScene(t,
+				s := newScene(t,
 					act{name: "bad", run: func(ctx context.Context, n int) error {
 						if n <= 2 {
 							time.Sleep(time.Second)

@@ -39,6 +39,7 @@ func main() {
 func run() error {
 	lease := pflag.String("lease", "", "Name of the Lease.")
 	timeout := pflag.Duration("timeout", 0, "Client timeout of requests on the Lease; 0 is none.")
+	release := pflag.Bool("release", false, "Release the Lease when told to stop.")
 	every := pflag.Duration("every", 0, "Pause between two writes; 0 writes nothing.")
 	drain := pflag.Duration("drain", 0, "How long to go on after being told to stop.")
 	pflag.Parse()
@@ -75,7 +76,7 @@ func run() error {
 	var leading sync.WaitGroup
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 		Lock: lock, LeaseDuration: 15 * time.Second, RenewDeadline: 10 * time.Second, RetryPeriod: 2 * time.Second,
-		ReleaseOnCancel: true, Name: *lease,
+		ReleaseOnCancel: *release, Name: *lease,
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(ctx context.Context) {
 				leading.Add(1)
