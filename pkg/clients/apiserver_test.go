@@ -51,6 +51,7 @@ type apiServer struct {
 	refuse   func(*http.Request) int
 	noStream bool          // refuses to stream lists, like an old server
 	slow     time.Duration // how long the initial events of a watch take
+	lag      time.Duration // from the header of a resumed watch to what it missed
 }
 
 type object map[string]any
@@ -163,6 +164,12 @@ func (s *apiServer) setSlow(slow time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.slow = slow
+}
+
+func (s *apiServer) setLag(lag time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lag = lag
 }
 
 func (s *apiServer) setRefuse(refuse func(*http.Request) int) {
@@ -296,6 +303,12 @@ func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, namespace, res
 		}}))
 	}
 	w.(http.Flusher).Flush()
+	if !initial {
+		s.mu.Lock()
+		lag := s.lag
+		s.mu.Unlock()
+		time.Sleep(lag)
+	}
 	for {
 		s.mu.Lock()
 		changed := s.changed

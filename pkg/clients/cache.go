@@ -136,6 +136,7 @@ type resourceCache struct {
 	log     klog.Logger
 	indexes map[string]*index // by their names in the store
 	phase   phase
+	opened  bool    // a watch has been open
 	stream  *stream // the open watch, while streaming or replaying
 	causes  causes  // why it is not streaming; none once it is
 }

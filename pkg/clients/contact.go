@@ -20,7 +20,8 @@ import (
 // brought it is alive, and that all which the server wrote to it earlier has
 // arrived. A watch on that connection is thereby in contact. A watch on another
 // connection is moved, which is one more round trip. A watch that is broken is
-// waited for, until it is open again and has told all that the cache missed. A
+// waited for, until it is open again and has told what the cache missed: nothing
+// marks the end of that, so it counts when the watch was quiet for 100 ms. A
 // cache whose resource the API server refuses, as missing or forbidden, is in
 // contact but out of date: see Informers.Err. Nothing waits for a bookmark.
 //

@@ -21,7 +21,7 @@ type registration struct {
 	name     string
 
 	// Guarded by view.mu.
-	real    cache.ResourceEventHandlerRegistration // nil until attached
+	actual  cache.ResourceEventHandlerRegistration // nil until attached
 	removed bool
 	synced  chan struct{} // made when Done is called before attaching
 }
@@ -35,7 +35,7 @@ func newRegistration(i *informer, handler cache.ResourceEventHandler, options ca
 	name := fmt.Sprintf("%T for %s", handler, i.cache.key)
 	return &registration{
 		informer: i,
-		handler:  &guard{view: i.view, name: name, handler: handler, gone: make(chan struct{})},
+		handler:  &guard{view: i.view, name: name, handler: handler, attached: make(chan struct{}), gone: make(chan struct{})},
 		options:  options,
 		name:     name,
 	}
@@ -46,7 +46,7 @@ func newRegistration(i *informer, handler cache.ResourceEventHandler, options ca
 func (r *registration) HasSynced() bool {
 	r.informer.view.mu.Lock()
 	defer r.informer.view.mu.Unlock()
-	return r.real != nil && r.real.HasSynced()
+	return r.actual != nil && r.actual.HasSynced()
 }
 
 // HasSyncedChecker is HasSynced for those who wait.
@@ -63,8 +63,8 @@ func (r *registration) String() string { return r.name }
 func (r *registration) Done() <-chan struct{} {
 	r.informer.view.mu.Lock()
 	defer r.informer.view.mu.Unlock()
-	if r.real != nil && r.synced == nil {
-		return r.real.HasSyncedChecker().Done()
+	if r.actual != nil && r.synced == nil {
+		return r.actual.HasSyncedChecker().Done()
 	}
 	if r.synced == nil {
 		r.synced = make(chan struct{})
@@ -76,13 +76,14 @@ func (r *registration) attachLocked() error {
 	if r.removed {
 		return nil
 	}
-	real, err := r.informer.cache.informer.AddEventHandlerWithOptions(r.handler, r.options)
+	actual, err := r.informer.cache.informer.AddEventHandlerWithOptions(r.handler, r.options)
+	close(r.handler.attached)
 	if err != nil {
 		return fmt.Errorf("clients: %w", err)
 	}
-	r.real = real
+	r.actual = actual
 	if r.synced != nil {
-		go forward(real.HasSyncedChecker().Done(), r.synced, r.handler.gone)
+		go forward(actual.HasSyncedChecker().Done(), r.synced, r.handler.gone)
 	}
 	return nil
 }
@@ -102,15 +103,15 @@ func (r *registration) remove() {
 	v.mu.Lock()
 	first := !r.removed
 	r.removed = true
-	real := r.real
+	actual := r.actual
 	v.mu.Unlock()
 	if !first {
 		return
 	}
 	close(r.handler.gone)
-	if real != nil {
+	if actual != nil {
 		// It fails only for a registration of another informer.
-		_ = r.informer.cache.informer.RemoveEventHandler(real)
+		_ = r.informer.cache.informer.RemoveEventHandler(actual)
 	}
 }
 
@@ -118,13 +119,13 @@ func (r *registration) remove() {
 func (r *registration) awaitEnd(ctx context.Context) bool {
 	r.informer.view.mu.Lock()
 	over := r.overLocked()
-	real := r.real
+	actual := r.actual
 	r.informer.view.mu.Unlock()
 	if over {
 		return true
 	}
 	select {
-	case <-shutdown(real):
+	case <-shutdown(actual):
 		return true
 	case <-ctx.Done():
 		return false
@@ -136,11 +137,11 @@ func (r *registration) overLocked() bool {
 	if !r.removed {
 		return false
 	}
-	if r.real == nil {
+	if r.actual == nil {
 		return true
 	}
 	select {
-	case <-shutdown(r.real):
+	case <-shutdown(r.actual):
 		return true
 	default:
 		return false
@@ -149,8 +150,8 @@ func (r *registration) overLocked() bool {
 
 // shutdown is what cache.ShutDownEventHandler waits for, without a bound. An
 // informer that is not client-go's may not have it; there is no telling then.
-func shutdown(real cache.ResourceEventHandlerRegistration) <-chan struct{} {
-	if ending, ok := real.(interface{ ShutdownChan() <-chan struct{} }); ok {
+func shutdown(actual cache.ResourceEventHandlerRegistration) <-chan struct{} {
+	if ending, ok := actual.(interface{ ShutdownChan() <-chan struct{} }); ok {
 		return ending.ShutdownChan()
 	}
 	over := make(chan struct{})
@@ -161,10 +162,11 @@ func shutdown(real cache.ResourceEventHandlerRegistration) <-chan struct{} {
 // guard keeps what a handler does from harming others: the goroutine that calls
 // it belongs to client-go, where a panic ends the process.
 type guard struct {
-	view    *view
-	name    string
-	handler cache.ResourceEventHandler
-	gone    chan struct{} // closed when the handler is removed
+	view     *view
+	name     string
+	handler  cache.ResourceEventHandler
+	attached chan struct{} // closed when the whole cache has been queued for the handler
+	gone     chan struct{} // closed when the handler is removed
 }
 
 // OnAdd implements cache.ResourceEventHandler.
@@ -180,7 +182,11 @@ func (g *guard) OnUpdate(oldObj, newObj any) {
 // OnDelete implements cache.ResourceEventHandler.
 func (g *guard) OnDelete(obj any) { g.call(func() { g.handler.OnDelete(obj) }) }
 
+// call waits for the end of attaching: were an object handled while others are
+// still being queued, client-go could take the queue's being empty for a moment
+// for the end, and say that the handler has synced when it has not.
 func (g *guard) call(f func()) {
+	<-g.attached
 	if g.view.muted.Load() {
 		return
 	}

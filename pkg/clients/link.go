@@ -38,6 +38,9 @@ type timing struct {
 	suspicion time.Duration
 	// settle is how long after an outage refusals are retried in place.
 	settle time.Duration
+	// quiet is how long a resumed watch brings nothing before it counts as caught
+	// up, and maxQuiet how long that may take while it brings something.
+	quiet, maxQuiet time.Duration
 	// shortWatch is the age below which a reflector takes a watch that brought
 	// nothing for a failed one.
 	shortWatch time.Duration
@@ -54,6 +57,8 @@ var defaultTiming = timing{
 	ping:       3 * time.Second,
 	suspicion:  3 * time.Second,
 	settle:     10 * time.Second,
+	quiet:      100 * time.Millisecond,
+	maxQuiet:   time.Second,
 	shortWatch: time.Second,
 }
 

@@ -151,7 +151,7 @@ func (t *patient) try(req *http.Request, c *resourceCache) (*http.Response, erro
 		if query.Get("sendInitialEvents") == "true" {
 			s.initial = &marker{}
 		} else {
-			c.open(s)
+			s.catchUp()
 		}
 	}
 	resp.Body = s
@@ -169,7 +169,12 @@ type stream struct {
 
 	watch   bool
 	initial *marker // while the initial events of a watch are coming
-	broken  error   // what the last Read returned together with bytes
+	// quiet opens the watch once it has been silent for a while after it was
+	// resumed; no byte puts that off beyond patience.
+	quiet    *time.Timer
+	patience time.Time
+	lost     bool  // guarded by the mutex of the cache
+	broken   error // what the last Read returned together with bytes
 
 	once   sync.Once
 	closed chan struct{}
@@ -185,7 +190,9 @@ func (s *stream) Read(p []byte) (int, error) {
 	}
 	if s.initial != nil && s.initial.find(p[:n]) {
 		s.initial = nil
-		s.cache.open(s)
+		s.catchUp()
+	} else if n > 0 && s.quiet != nil && time.Now().Before(s.patience) {
+		s.quiet.Reset(s.cache.pool.link.timing.quiet)
 	}
 	if !s.watch || err == nil {
 		return n, err
@@ -204,6 +211,20 @@ func (s *stream) Read(p []byte) (int, error) {
 		}
 	}
 	return 0, io.EOF
+}
+
+// catchUp opens the watch once the cache has what it missed. The first one of a
+// cache has missed nothing. One that is resumed brings what the cache missed right
+// after the header of its answer, but nothing marks the end: it counts as caught
+// up when it has been quiet for a moment.
+func (s *stream) catchUp() {
+	if s.cache.first() {
+		s.cache.open(s)
+		return
+	}
+	timing := s.cache.pool.link.timing
+	s.patience = time.Now().Add(timing.maxQuiet)
+	s.quiet = time.AfterFunc(timing.quiet, func() { s.cache.open(s) })
 }
 
 // Close implements io.Closer.
@@ -243,15 +264,27 @@ func (c *resourceCache) refuse(err error) {
 // open notes that a watch has told the cache all that it had missed.
 func (c *resourceCache) open(s *stream) {
 	c.mu.Lock()
-	c.phase, c.stream = streaming, s
+	if s.lost {
+		c.mu.Unlock()
+		return
+	}
+	c.phase, c.stream, c.opened = streaming, s, true
 	c.causes = causes{}
 	c.mu.Unlock()
 	c.pool.changes.broadcast()
 }
 
+// first says whether no watch has been open yet.
+func (c *resourceCache) first() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.opened
+}
+
 func (c *resourceCache) lose(s *stream) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	s.lost = true
 	if c.stream == s {
 		c.phase, c.stream = asking, nil
 	}
