@@ -117,6 +117,23 @@ func TestFencingPolicyAdmitsOnlyTheLeader(t *testing.T) {
 	}
 }
 
+// TestFencingWithoutALeaseStopsNobody removes every replica and the Lease. The policy
+// must neither stop the rest of the cluster nor the manager's return.
+func TestFencingWithoutALeaseStopsNobody(t *testing.T) {
+	d := deploy(t)
+	d.applyFencing(t)
+	d.kubectl(t, "-n", system, "scale", "deployment/incumbent", "--replicas=0")
+	d.kubectl(t, "-n", system, "wait", "--for=delete", "pod", "-l", "app.kubernetes.io/name=incumbent", "--timeout=60s")
+	d.kubectl(t, "-n", system, "delete", "lease", lease)
+	for n := range 20 { // the policy's view of the Lease lags by milliseconds
+		name := fmt.Sprintf("fencing-bystander-%d", n)
+		d.kubectl(t, "create", "namespace", name)
+		d.kubectl(t, "delete", "namespace", name, "--wait=false")
+	}
+	d.kubectl(t, "-n", system, "scale", "deployment/incumbent", "--replicas=3")
+	d.awaitSteady(t)
+}
+
 func TestFencingNeedsToKnowThePod(t *testing.T) {
 	out, err := shared.tool(t, "manager", "--fencing", "--kubeconfig="+shared.kubeconfig)
 	if err == nil || !strings.Contains(out, "POD_NAME") || !strings.Contains(out, "downward API") {
