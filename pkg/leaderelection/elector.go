@@ -98,9 +98,10 @@ func newElector(cfg Config) *Elector {
 }
 
 // Run competes for the lease until ctx ends, which asks it to stop: then it
-// drains and releases. It returns nil after a release, when it never led, and
-// when the lease was lost during the drain and the callbacks have returned;
-// ErrDrainTimeout and ErrLost as described there. It may be called once.
+// drains and releases. It returns nil after a complete drain, even if the lease
+// was lost meanwhile or could not be released because the API server did not
+// answer, and when it never led; ErrDrainTimeout and ErrLost as described there.
+// It may be called once.
 func (e *Elector) Run(ctx context.Context) error {
 	if e.ran.Swap(true) {
 		return errors.New("an Elector runs only once")

@@ -653,3 +653,123 @@ func TestOnStoppedLeadingThatHangs(t *testing.T) {
 		time.Sleep(2 * time.Hour)
 	})
 }
+
+// TestConflictIsSettledByOneRead lets a leader, whose watch says nothing, run
+// into an edit.
+func TestConflictIsSettledByOneRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := newSimServer()
+		cfg := benchConfig(server, oursA)
+		link := cfg.api.(simAPI).link
+		r := runElector(t, cfg)
+		time.Sleep(time.Second)
+		link.set(func(f *simFaults) { f.stall = true })
+		server.edit(func(l *coordinationv1.Lease) { l.Labels = map[string]string{"a": "b"} })
+		time.Sleep(1500 * time.Millisecond)
+		if updates, gets := server.requestsOf(oursA+" update"), server.requestsOf(oursA+" get"); updates != 2 || gets != 1 {
+			t.Errorf("%d updates and %d GETs, want a conflict, a GET, and the update again", updates, gets)
+		}
+		if age := r.Status().LastAckAge; age > time.Second {
+			t.Errorf("last acknowledged %v ago", age)
+		}
+		link.set(func(f *simFaults) { f.stall = false })
+		r.end(t)
+	})
+}
+
+// TestCreationsThatGoUnansweredAreNotRepeatedBlindly cuts a candidate off that
+// waits for its turn after a deletion.
+func TestCreationsThatGoUnansweredAreNotRepeatedBlindly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := newSimServer()
+		if _, err := server.create("hand", leaseAt("1", "", oursB, 15, 10, 3)); err != nil {
+			t.Fatal(err)
+		}
+		cfg := benchConfig(server, oursA)
+		link := cfg.api.(simAPI).link
+		r := runElector(t, cfg)
+		time.Sleep(time.Second)
+		server.delete()
+		time.Sleep(14 * time.Second)
+		link.set(func(f *simFaults) { f.cutThere = true })
+		time.Sleep(20 * time.Second)
+		if creates, gets := server.requestsOf(oursA+" create"), server.requestsOf(oursA+" get"); creates != 1 || gets < 3 {
+			t.Errorf("%d creations and %d GETs, want one that goes unanswered, and GETs", creates, gets)
+		}
+		link.set(func(f *simFaults) { f.cutThere = false })
+		time.Sleep(5 * time.Second)
+		if s := r.Status(); s.State != StateLeading || s.Transitions != 4 {
+			t.Errorf("status %+v", s)
+		}
+		r.end(t)
+	})
+}
+
+// TestReleaseAwaitsTheRenewalInFlight stops a leader between the sending of a
+// renewal and its answer.
+func TestReleaseAwaitsTheRenewalInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := newSimServer()
+		cfg := benchConfig(server, oursA)
+		link := cfg.api.(simAPI).link
+		r := runElector(t, cfg)
+		time.Sleep(time.Second)
+		link.set(func(f *simFaults) { f.late, f.stall = 500*time.Millisecond, true })
+		time.Sleep(1200 * time.Millisecond)
+		r.stop()
+		time.Sleep(200 * time.Millisecond)
+		if n := server.requestsOf(oursA + " update"); n != 1 {
+			t.Errorf("%d updates before the renewal was answered, want 1", n)
+		}
+		time.Sleep(5 * time.Second)
+		if updates, gets := server.requestsOf(oursA+" update"), server.requestsOf(oursA+" get"); updates != 2 || gets != 0 {
+			t.Errorf("%d updates and %d GETs, want the renewal and the release", updates, gets)
+		}
+		r.end(t)
+	})
+}
+
+// TestReleaseAwaitsWritesInFlight stops a leader whose controller gave up on a
+// write that the server has not answered.
+func TestReleaseAwaitsWritesInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := newSimServer()
+		cfg := benchConfig(server, oursA)
+		answer := make(chan struct{})
+		next := &roundTripper{do: hang(answer)}
+		cfg.Callbacks.OnStartedLeading = func(ctx context.Context) {
+			f := TermFrom(ctx).owner.NewFence()
+			defer f.Shut()
+			if err := f.Open(ctx); err != nil {
+				t.Error(err)
+			}
+			if _, err := f.WrapTransport(next).RoundTrip(request(ctx, "PUT", configMap)); err == nil {
+				t.Error("the write was answered")
+			}
+		}
+		e, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := runIt(e)
+		holder := func() string {
+			lease, err := server.get()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return *lease.Spec.HolderIdentity
+		}
+		time.Sleep(time.Second)
+		r.stop()
+		time.Sleep(5 * time.Second)
+		if s := e.Status(); holder() != oursA || s.State != StateDraining || s.InFlight != 1 {
+			t.Errorf("holder %q, state %s, %d writes in flight", holder(), s.State, s.InFlight)
+		}
+		close(answer)
+		time.Sleep(100 * time.Millisecond)
+		if holder() != "" {
+			t.Error("the lease is not released after the answer")
+		}
+		r.end(t)
+	})
+}

@@ -553,12 +553,12 @@ func (e *engine) stepDraining(now Reading) time.Duration {
 	if u.drainBy > 0 {
 		wait = min(wait, u.drainBy-now.Mono)
 	}
+	if u.why == drainExpired && !u.back {
+		wait = min(wait, u.stopBy-now.Mono)
+	}
 	if u.back {
 		u.term.shut()
 		if u.term.settled() {
-			if e.writing != nil {
-				return wait // the renewal in flight is awaited
-			}
 			e.drained(now)
 			return 0
 		}
@@ -584,25 +584,25 @@ func (e *engine) stepReleasing(now Reading) time.Duration {
 	if e.cfg.off.releaseCheck && e.view.object != nil {
 		mine = true
 	}
-	expired := now.Mono >= u.stopBy
+	left := u.stopBy - now.Mono
 	if u.term != nil {
-		expired = u.term.remaining() <= 0
+		left = u.term.remaining()
 	}
 	switch {
 	case !mine:
 		e.released(now, "no longer held", nil)
 		return 0
-	case expired:
+	case left <= 0:
 		e.logger.Info("The lease could not be released, others have to wait until it expires")
 		e.released(now, "", nil)
 		return 0
 	case e.writing != nil || e.conflicted:
-		return time.Second
+		return left // the renewal in flight is awaited
 	case now.Mono < e.retryAt:
-		return e.retryAt - now.Mono
+		return min(left, e.retryAt-now.Mono)
 	}
 	e.write(now, release)
-	return time.Second
+	return left
 }
 
 // released ends the releasing of the lease, with or without success.

@@ -530,7 +530,7 @@ var scenarios = []struct {
 	name: "a lease acquired before a long freeze is renewed before it is led on",
 	play: func(s scene) {
 		a := s.prepare("a", 1, nil)
-		a.link.latency = 200 * time.Millisecond
+		a.link.setLatency(200 * time.Millisecond)
 		a.launch()
 		for s.server.requestsOf(a.identity.name+" create") == 0 {
 			s.pass(time.Millisecond)
@@ -538,16 +538,21 @@ var scenarios = []struct {
 		a.gate.freeze()
 		s.pass(9 * seconds)
 		s.tell("a goes on")
+		a.link.setLatency(0)
 		a.gate.unfreeze()
 		s.pass(seconds)
 		if age := a.elector.Status().LastAckAge; age > 1500*time.Millisecond {
 			s.Errorf("the term counts from %v ago", age)
 		}
+		// Transitions tell that the term began with a second write.
+		if lease, _ := s.server.get(); *lease.Spec.LeaseTransitions != 1 {
+			s.Errorf("%d transitions, want 1", *lease.Spec.LeaseTransitions)
+		}
 	},
 	want: `
 0.2 a created the lease, transitions 0
 9.1 a goes on
-9.2 a leads`,
+9.1 a leads`,
 }, {
 	name: "a stop after the renew deadline still releases what was kept",
 	play: func(s scene) {

@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/http"
 	"time"
+
+	"k8s.io/klog/v2"
 )
 
 // PolicyRefusal stands in the message with which the fencing policy of
@@ -31,7 +33,13 @@ const (
 func (t *Term) rideOut(req *http.Request, next http.RoundTripper) (*http.Response, error) {
 	for pause := rideOutPause; ; pause = min(2*pause, rideOutMaxPause) {
 		resp, err := next.RoundTrip(req)
-		if err != nil || !t.serverFenced || t.clock.Read().spent(t.opened) >= rideOutTime || !refusedByPolicy(resp) {
+		if err != nil || !t.serverFenced || !refusedByPolicy(resp) {
+			return resp, err
+		}
+		if t.clock.Read().spent(t.opened) >= rideOutTime {
+			t.refused.Do(func() {
+				klog.FromContext(t.ctx).Error(nil, "The fencing policy refuses the leader: either the API server does not follow the Lease (was the policy deleted and created again? restart the API server, or delete the policy's binding), or another Pod holds it", "epoch", t.Epoch())
+			})
 			return resp, err
 		}
 		again, ok := rewound(req)

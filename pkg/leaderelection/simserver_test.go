@@ -341,7 +341,15 @@ func (l *simLink) chance() float64 {
 }
 
 func (l *simLink) lag() time.Duration {
-	return time.Duration(l.chance()*float64(l.latency)) + time.Microsecond
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Duration(l.rng.Float64()*float64(l.latency)) + time.Microsecond
+}
+
+func (l *simLink) setLatency(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.latency = d
 }
 
 // simCall sends a request over the link: do runs at the server, once, even if

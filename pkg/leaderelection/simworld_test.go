@@ -211,22 +211,23 @@ func (c *simCandidate) lead(ctx context.Context) {
 		w.note("%s: %v", c.name, err)
 	}
 	client := fence.WrapTransport(&simObjects{c, t})
-	write := func() {
+	write := func(ctx context.Context) {
 		c.gate.pass()
-		req, _ := http.NewRequest(http.MethodPut, "https://sim/api/v1/namespaces/x/configmaps/y", nil)
+		req, _ := http.NewRequestWithContext(ctx, http.MethodPut, "https://sim/api/v1/namespaces/x/configmaps/y", nil)
 		resp, err := client.RoundTrip(req)
 		if err == nil {
 			_ = resp.Body.Close()
 		}
 	}
 	for ctx.Err() == nil {
-		write()
+		// As most do, these give up on a write when they are told to stop.
+		write(ctx)
 		sleep(ctx, c.clock, 700*time.Millisecond)
 	}
 	w.tell("%s told to stop: %v", c.name, context.Cause(ctx))
 	for left := c.drain(); left > 0; left -= 300 * time.Millisecond {
 		sleep(context.Background(), c.clock, min(left, 300*time.Millisecond))
-		write()
+		write(context.Background())
 	}
 	fence.Shut()
 	c.mu.Lock()
@@ -243,7 +244,11 @@ type simObjects struct {
 
 func (o *simObjects) RoundTrip(req *http.Request) (*http.Response, error) {
 	epoch, w := o.term.Epoch(), o.c.world
-	timer := time.NewTimer(o.c.link.lag())
+	lag := o.c.link.lag()
+	if o.c.link.chance() < 0.2 {
+		lag *= 40 // at 20 ms, up to 0.8 s
+	}
+	timer := time.NewTimer(lag)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -281,9 +286,9 @@ func (c *simCandidate) crashedNow() bool {
 }
 
 // watchLag is how long a leader whose link is healthy may take to learn that
-// its lease was edited or deleted and taken: its watch may have to be opened
-// again, after a pause.
-const watchLag = 1500 * time.Millisecond
+// its lease was edited or deleted and taken: an answer that was lost just before
+// the link healed has to time out, and a pause follows.
+const watchLag = 4 * time.Second
 
 // overlap counts a breach of promise A by term t, or excuses it.
 func (c *simCandidate) overlap(t *Term, what string) {

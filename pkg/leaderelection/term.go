@@ -32,6 +32,8 @@ type Term struct {
 	unbounded bool
 	// serverFenced means that the fencing policy guards the writes as well.
 	serverFenced bool
+	// refused logs once that the policy refuses the leader for good.
+	refused sync.Once
 	// ctx is cancelled when the controllers are to stop.
 	ctx    context.Context
 	cancel context.CancelCauseFunc

@@ -101,6 +101,8 @@ func TestReadings(t *testing.T) {
 	}{
 		{"all agree", Reading{105 * s, 55 * s, 1005 * s}, 5 * s, 5 * s},
 		{"suspended", Reading{105*s + h, 55 * s, 1005*s + h}, 5*s + h, 5 * s},
+		{"boot clock alone", Reading{105*s + h, 55 * s, 1005 * s}, 5*s + h, 5 * s},
+		{"monotonic clock alone", Reading{105 * s, 55*s + h, 1005 * s}, 5*s + h, 5 * s},
 		{"wall forward", Reading{105 * s, 55 * s, 1005*s + h}, 5*s + h, 5 * s},
 		{"wall back", Reading{105 * s, 55 * s, 1005*s - h}, 5 * s, 5 * s},
 		{"slow boot clock", Reading{104 * s, 55 * s, 1005 * s}, 5 * s, 4 * s},

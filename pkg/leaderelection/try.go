@@ -161,8 +161,6 @@ func (e *engine) got(r getResult) {
 	out := e.sighted(r.sighting)
 	e.unsettled = e.unsettled && out == ignored
 	switch {
-	case out == news && why == wantQuiet:
-		e.rewatch(now)
 	case out == news:
 		e.expecting(now, e.view.version, time.Second)
 	case out == ignored && e.conflicted:

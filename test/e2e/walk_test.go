@@ -32,6 +32,12 @@ type deployment struct{ *cluster }
 func deploy(t *testing.T) deployment {
 	t.Helper()
 	d := deployment{shared}
+	t.Cleanup(func() {
+		if t.Failed() {
+			out, err := d.run("kubectl", "-n", system, "logs", "-l", "app.kubernetes.io/name=incumbent", "--tail=30", "--prefix")
+			t.Logf("the manager's logs (%v):\n%s", err, out)
+		}
+	})
 	d.kubectl(t, "apply", "-k", "manifests/base")
 	d.awaitSteady(t)
 	return d
