@@ -50,9 +50,14 @@ func (p *process) log() string {
 // launch starts bin/manager. The test ends it if it does not end before.
 func launch(t *testing.T, args ...string) *process {
 	t.Helper()
+	return launchBinary(t, filepath.Join(shared.root, "bin/manager"), args...)
+}
+
+func launchBinary(t *testing.T, binary string, args ...string) *process {
+	t.Helper()
 	port := freePort(t)
 	p := &process{address: "https://127.0.0.1:" + port, ended: make(chan error, 1)}
-	p.cmd = exec.Command(filepath.Join(shared.root, "bin/manager"), append([]string{"--bind-address=127.0.0.1", "--secure-port=" + port}, args...)...)
+	p.cmd = exec.Command(binary, append([]string{"--bind-address=127.0.0.1", "--secure-port=" + port}, args...)...)
 	p.cmd.Stdout, p.cmd.Stderr = p, p
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -291,6 +296,49 @@ func TestWithoutElectionControllersRunAtOnce(t *testing.T) {
 		t.Errorf("lease: got %v, want none", err)
 	}
 	p.terminate(t)
+}
+
+// TestControllerThatDoesNotStopKeepsTheLeaseUnreleased asks a manager to stop whose
+// controller does not: it exits with code 1, after the drain timeout or at once at the
+// second signal, names the straggler, and leaves the lease to expire.
+func TestControllerThatDoesNotStopKeepsTheLeaseUnreleased(t *testing.T) {
+	for name, tc := range map[string]struct {
+		timeout string
+		signals int
+	}{
+		"drain-timeout": {timeout: "1s", signals: 1},
+		"second-signal": {timeout: "1h", signals: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := launchBinary(t, filepath.Join(shared.binaries, "stubborn"), "--kubeconfig="+shared.kubeconfig,
+				"--leader-elect-resource-name="+name, "--drain-timeout="+tc.timeout)
+			p.awaitLog(t, 15*time.Second, "The stubborn controller runs")
+			for n := range tc.signals {
+				if n > 0 {
+					p.awaitLog(t, 10*time.Second, "a second signal stops at once")
+				}
+				if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+					t.Fatal(err)
+				}
+			}
+			select {
+			case err := <-p.ended:
+				var exit *exec.ExitError
+				if !errors.As(err, &exit) || exit.ExitCode() != 1 {
+					t.Errorf("got %v, want exit code 1", err)
+				}
+			case <-time.After(20 * time.Second):
+				t.Fatal("it still runs")
+			}
+			if log := p.log(); !strings.Contains(log, "still running: stubborn") || strings.Contains(log, "goroutine ") {
+				t.Errorf("the log does not name the straggler, or has a stack:\n%s", log)
+			}
+			object, err := shared.client.CoordinationV1().Leases("default").Get(t.Context(), name, metav1.GetOptions{})
+			if err != nil || object.Spec.HolderIdentity == nil || *object.Spec.HolderIdentity == "" {
+				t.Errorf("the lease: got %v (%v), want it still held", object.Spec.HolderIdentity, err)
+			}
+		})
+	}
 }
 
 func TestPortInUseIsReported(t *testing.T) {
