@@ -37,11 +37,13 @@ unit: ## Run the unit tests with the race detector.
 	@echo "==> unit tests with the race detector"
 	CGO_ENABLED=1 go test -race ./cmd/... ./pkg/... ./test/architecture/...
 
-e2e: build ## Run the end-to-end tests on a local cluster, and the tests of that cluster itself.
+e2e: build ## Run the tests on a local cluster: the cluster itself, end to end, and a few trials of each fault.
 	@echo "==> the local cluster"
 	cd hack/localcluster && go test -vet=off ./...
 	@echo "==> end-to-end tests on a local cluster"
 	go test -count=1 -timeout=30m -v ./test/e2e
+	@echo "==> fault campaign, a few trials of each fault"
+	go test -count=1 -timeout=30m -v ./test/faults
 
 faults: build ## Run the fault campaign at length. TRIALS=n sets the trials of each fault (default 20), SEEDS=n those of the simulation.
 	@echo "==> simulation of the elector"

@@ -23,6 +23,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
 
@@ -30,6 +31,7 @@ import (
 type cluster struct {
 	folder  string // holds everything of it
 	data    string // the cluster's data folder
+	rest    *rest.Config
 	client  kubernetes.Interface
 	faults  *http.Client // of the fault injector
 	process *exec.Cmd
@@ -92,7 +94,7 @@ func times(short, long int) int {
 	if trials == 0 {
 		return short
 	}
-	return max(1, (long*trials+10)/20)
+	return max(min(1, long), (long*trials+10)/20)
 }
 
 func start() (*cluster, error) {
@@ -130,13 +132,30 @@ func start() (*cluster, error) {
 	if err := c.process.Start(); err != nil {
 		return nil, err
 	}
-	if err := c.awaitReady(kubeconfig); err != nil {
+	err = c.awaitReady(kubeconfig)
+	if err == nil {
+		err = c.versions(root)
+	}
+	if err != nil {
 		_ = c.process.Process.Signal(syscall.SIGTERM)
 		_ = c.process.Wait()
 		return nil, fmt.Errorf("%w\n%s", err, c.output.String())
 	}
 	c.watcher = observe(c)
 	return c, nil
+}
+
+// versions asks for what the report names.
+func (c *cluster) versions(root string) error {
+	server, err := c.client.Discovery().ServerVersion()
+	if err != nil {
+		return err
+	}
+	list := exec.Command("go", "list", "-m", "-f", "{{.Version}}", "k8s.io/client-go")
+	list.Dir = root
+	client, err := list.Output()
+	report.server, report.client = server.GitVersion, strings.TrimSpace(string(client))
+	return err
 }
 
 func (c *cluster) awaitReady(kubeconfig string) error {
@@ -149,6 +168,7 @@ func (c *cluster) awaitReady(kubeconfig string) error {
 				return err
 			}
 			config.QPS = -1
+			c.rest = config
 			if c.client, err = kubernetes.NewForConfig(config); err != nil {
 				return err
 			}

@@ -5,6 +5,7 @@ package faults
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -37,21 +38,13 @@ func deletions(t *testing.T, changes, again *row, n int) {
 	f.start(3, spec{kind: ours, every: 100 * time.Millisecond})
 	leader, identity := f.leader()
 	for range n {
-		before := f.deleteLease()
-		v := f.await(30*time.Second, "a new Lease", func(v view) bool {
-			return !v.lease().deleted && v.lease().seen > before.seen && v.lease().rv > before.rv
-		})
-		created := v.lease()
+		deleted, created := f.deleteLease()
 		changed := created.holder != identity
 		if changed {
 			t.Errorf("the Lease of %s was deleted, and %s holds the next", identity, created.holder)
 		}
 		changes.add(ours, map[bool]float64{true: 1}[changed], changed)
-		for _, e := range v.leases {
-			if e.deleted && e.rv > before.rv {
-				again.add(ours, millis(created.seen-e.seen), false)
-			}
-		}
+		again.add(ours, millis(created.seen-deleted.seen), changed)
 		f.await(10*time.Second, "a renewal of the new Lease", func(v view) bool { return v.lease().rv > created.rv })
 	}
 	v := f.settled()
@@ -71,9 +64,8 @@ func stockDeletions(t *testing.T, changes *row, n int) {
 	for range n {
 		old, identity := f.leader()
 		began := mono.Now()
-		before := f.deleteLease()
-		v := f.await(30*time.Second, "a new Lease", func(v view) bool { return !v.lease().deleted && v.lease().rv > before.rv })
-		changed := v.lease().holder != identity
+		_, created := f.deleteLease()
+		changed := created.holder != identity
 		changes.add(stock, map[bool]float64{true: 1}[changed], changed)
 		if !changed {
 			continue
@@ -87,12 +79,21 @@ func stockDeletions(t *testing.T, changes *row, n int) {
 	f.clean(stock, f.settled().verify(f.kindOf, nil))
 }
 
-// deleteLease deletes the Lease and returns the version before.
-func (f *fleet) deleteLease() leaseEvent {
+// deleteLease deletes the Lease. It returns the deletion and the version that follows.
+func (f *fleet) deleteLease() (deleted, created leaseEvent) {
 	f.t.Helper()
-	before := f.settled().lease()
+	before := len(f.settled().leases)
 	if err := f.c.client.CoordinationV1().Leases(f.namespace).Delete(f.t.Context(), contested, metav1.DeleteOptions{}); err != nil {
 		f.t.Fatal(err)
 	}
-	return before
+	f.await(30*time.Second, "a new Lease", func(v view) bool {
+		since := v.leases[before:]
+		n := slices.IndexFunc(since, func(e leaseEvent) bool { return e.deleted })
+		if n < 0 || n+1 == len(since) {
+			return false
+		}
+		deleted, created = since[n], since[n+1]
+		return true
+	})
+	return deleted, created
 }

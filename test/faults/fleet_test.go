@@ -46,6 +46,7 @@ type spec struct {
 	timeout      time.Duration // stock: of requests on the Lease
 	release      bool          // stock: ReleaseOnCancel
 	restart      bool          // its container when it ends
+	fencing      bool          // the fencing component is in force
 }
 
 // fleet is a few candidates that compete for one Lease, in a namespace of their own.
@@ -266,6 +267,16 @@ func (f *fleet) successor(limit time.Duration, after int64, not string) (leaseEv
 	return e, begin
 }
 
+// renewal waits for the next version of the Lease that the holder writes.
+func (f *fleet) renewal(holder string) leaseEvent {
+	f.t.Helper()
+	from := mono.Now()
+	return f.await(10*time.Second, "a renewal", func(v view) bool {
+		e := v.lease()
+		return e.holder == holder && e.seen > from
+	}).lease()
+}
+
 // signal sends a signal to a candidate's process and returns the moment before.
 func (f *fleet) signal(m *member, signal syscall.Signal) (at int64) {
 	f.t.Helper()
@@ -378,6 +389,9 @@ func podOfSpec(name string, s spec) *corev1.Pod {
 			"--kube-api-qps=0", "--drain-timeout=50s", "--v=2",
 			"--writer-every=" + s.every.String(), "--writer-drain=" + s.drain.String(),
 		}
+	}
+	if s.fencing && s.kind == ours {
+		args = append(args, "--fencing")
 	}
 	field := func(name, path string) corev1.EnvVar {
 		return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: path}}}

@@ -4,11 +4,16 @@
 package faults
 
 import (
+	"fmt"
 	"syscall"
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/incumbent-io/incumbent/test/faults/candidate"
+	"github.com/incumbent-io/incumbent/test/faults/mono"
 )
 
 // TestHandOver stops the leader of three gracefully, again and again, and replaces it
@@ -16,7 +21,9 @@ import (
 func TestHandOver(t *testing.T) {
 	row := report.row("5. Graceful hand-over, nothing to drain", "SIGTERM to the work's begin elsewhere", "ms")
 	acquired := report.row("5. Graceful hand-over, nothing to drain", "SIGTERM to the acquisition", "ms")
+	bare := report.row("5. Graceful hand-over, nothing to drain", "for comparison: a bare write and its watch event", "ms")
 	handOvers(t, times(10, 50), spec{kind: ours}, func(h handOver) {
+		bare.add(ours, millis(h.bare), false)
 		row.add(ours, millis(h.begin.At-h.told), false)
 		acquired.add(ours, millis(h.acquired.seen-h.told), false)
 	})
@@ -51,6 +58,7 @@ type handOver struct {
 	end                note // of the old leader's work
 	released, acquired leaseEvent
 	begin              note // of the new leader's work
+	bare               int64
 }
 
 func handOvers(t *testing.T, n int, s spec, each func(handOver)) {
@@ -72,9 +80,22 @@ func handOvers(t *testing.T, n int, s spec, each func(handOver)) {
 				break
 			}
 		}
+		h.bare = f.bareWrite()
 		each(h)
 		f.remove(old)
 		f.joined(f.add(s))
 	}
 	f.clean(s.kind, f.settled().verify(f.kindOf, nil))
+}
+
+// bareWrite returns how long the cluster takes at this moment for what every
+// hand-over needs twice: a write, and the watch that tells of it.
+func (f *fleet) bareWrite() int64 {
+	f.t.Helper()
+	began := mono.Now()
+	patch := []byte(fmt.Sprintf(`{"metadata":{"annotations":{"at":"%d"}}}`, began))
+	lease, err := f.c.client.CoordinationV1().Leases(f.namespace).Patch(f.t.Context(), barrier, types.MergePatchType, patch, metav1.PatchOptions{})
+	f.must(lease, err)
+	<-f.c.watcher.passing("leases", f.namespace, lease.ResourceVersion)
+	return mono.Now() - began
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/incumbent-io/incumbent/test/faults/candidate"
-	"github.com/incumbent-io/incumbent/test/faults/mono"
 )
 
 // TestLateAnswer lets a renewal be committed at once and be answered late, and cuts
@@ -24,6 +23,9 @@ func TestLateAnswer(t *testing.T) {
 	var control []*row
 	t.Run("trials", func(t *testing.T) {
 		run := func(s setting, k kind, trials int) *row {
+			if trials == 0 {
+				return nil // not in the short campaign
+			}
 			scenario := fmt.Sprintf("2. Renewal answered %v late, then cut off; %d standbys", s.delay, s.standbys)
 			if k == stock && s.timeout > 0 {
 				scenario += fmt.Sprintf(" (stock: client timeout %v)", s.timeout)
@@ -45,6 +47,9 @@ func TestLateAnswer(t *testing.T) {
 	})
 	violations := 0
 	for _, row := range control {
+		if row == nil {
+			continue
+		}
 		violations += row.of(stock).violations
 	}
 	if !t.Failed() && violations == 0 {
@@ -62,17 +67,11 @@ func lateAnswer(t *testing.T, row *row, k kind, delay time.Duration, standbys in
 	}
 	f.start(standbys+1, s)
 	old, identity := f.leader()
-	renewal := func(after int64) view {
-		return f.await(10*time.Second, "a renewal", func(v view) bool {
-			e := v.lease()
-			return e.holder == identity && e.seen > after
-		})
-	}
-	renewal(mono.Now())
+	f.renewal(identity)
 	// The fault begins between two renewals, when the first has surely been answered.
 	time.Sleep(time.Second)
 	f.net(old, "delay-responses", delay)
-	committed := renewal(mono.Now()).lease()
+	committed := f.renewal(identity)
 	f.net(old, "drop-requests", 0)
 
 	acquired, begin := f.successor(40*time.Second, committed.seen, identity)

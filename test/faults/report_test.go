@@ -9,6 +9,7 @@ import (
 	"math"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +18,8 @@ import (
 
 // tables collects what was measured. Safe for concurrent use.
 type tables struct {
+	server, client string // versions of the API server and of client-go
+
 	mu   sync.Mutex
 	rows []*row
 }
@@ -45,6 +48,24 @@ func (t *tables) row(scenario, measure, unit string) *row {
 	r := &row{scenario: scenario, measure: measure, unit: unit, sides: map[kind]*side{ours: {}, stock: {}}}
 	t.rows = append(t.rows, r)
 	return r
+}
+
+// campaign tells how long the campaign was.
+func campaign() string {
+	if trials == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" with TRIALS=%d", trials)
+}
+
+// number returns the number that a scenario's name begins with.
+func (r *row) number() int {
+	text, _, _ := strings.Cut(r.scenario, ".")
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		panic(fmt.Sprintf("the scenario %q has no number", r.scenario))
+	}
+	return n
 }
 
 // add notes a trial: what it measured, and whether it broke what is promised.
@@ -102,10 +123,13 @@ func (t *tables) markdown() string {
 	t.mu.Lock()
 	rows := slices.Clone(t.rows)
 	t.mu.Unlock()
-	slices.SortStableFunc(rows, func(a, b *row) int { return cmp.Compare(a.scenario, b.scenario) })
+	slices.SortStableFunc(rows, func(a, b *row) int {
+		return cmp.Or(cmp.Compare(a.number(), b.number()), cmp.Compare(a.scenario, b.scenario))
+	})
 	var b strings.Builder
-	fmt.Fprintf(&b, "\n# Fault campaign\n\n%s UTC, %d CPU cores, %s; lease 15 s, renew deadline 10 s, retry period 2 s.\n\n",
-		time.Now().UTC().Format("2006-01-02 15:04"), runtime.NumCPU(), runtime.Version())
+	fmt.Fprintf(&b, "\n# Fault campaign\n\nWritten by `go test ./test/faults`%s on %s UTC: %d CPU cores, %s, kube-apiserver %s, client-go %s; lease 15 s, renew deadline 10 s, retry period 2 s.\n\n",
+		campaign(), time.Now().UTC().Format("2006-01-02 15:04"), runtime.NumCPU(), runtime.Version(), t.server, t.client)
+	b.WriteString("A violation is a trial that broke what is promised. On the right is client-go's LeaderElector in the same harness; a scenario without it has no control.\n\n")
 	b.WriteString("| scenario | measure | trials | violations | median | max | stock: trials | violations | median | max |\n")
 	b.WriteString("|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, r := range rows {

@@ -5,9 +5,10 @@ package faults
 
 import "sync"
 
-// maxPods is how many Pods of all trials run at the same time. More would make the
-// machine, and not the candidates, the reason of what is measured.
-const maxPods = 64
+// maxPods is how many Pods of all trials run at the same time; those that write much
+// count for more. With more, the machine and not the candidates would be the reason of
+// what is measured.
+const maxPods = 100
 
 // room lets trials begin in turn while there is room for their Pods.
 type room struct {

@@ -81,18 +81,17 @@ func (v view) checkRelease(f *finding, kindOf func(string) kind, held string, e 
 	if kindOf(pod) == stock {
 		return // it releases before its work has ended, which is known
 	}
+	working := false
 	for _, n := range v.notes {
-		if n.Who != held {
-			continue
-		}
-		if n.What == candidate.End && n.At <= e.seen {
-			told = false
-		}
-		if n.What == candidate.Run {
-			told = true
+		switch {
+		case n.Who != held:
+		case n.What == candidate.Run:
+			working = true
+		case n.What == candidate.End && n.At <= e.seen:
+			working = false
 		}
 	}
-	if told {
+	if working {
 		f.add("at version %d the Lease was released before the work of %s had ended", e.rv, held)
 	}
 }

@@ -22,6 +22,7 @@ const (
 	Warm      What = "warm"      // its informers are filled
 	Standing  What = "standing"  // another candidate leads
 	Run       What = "run"       // the work begins: OnStartedLeading, or Run of the controller
+	Knows     What = "knows"     // the value of the marker, from the informer
 	Permitted What = "permitted" // writing is permitted from At on
 	Wrote     What = "wrote"     // a write that the API server accepted
 	Refused   What = "refused"   // a write that was not sent

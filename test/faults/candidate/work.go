@@ -50,10 +50,9 @@ type Work struct {
 	written int64
 }
 
-// Run works until ctx ends and the drain is over. The journal's record of its begin
-// carries note.
-func (w *Work) Run(ctx context.Context, note string) {
-	Note(Record{What: Run, Who: w.Identity, Epoch: w.Epoch(), Note: note})
+// Run works until ctx ends and the drain is over.
+func (w *Work) Run(ctx context.Context) {
+	Note(Record{What: Run, Who: w.Identity, Epoch: w.Epoch()})
 	over := make(chan struct{})
 	var sampler sync.WaitGroup
 	sampler.Go(func() { w.sample(over) })

@@ -52,6 +52,12 @@ func newWriter(ctx context.Context, c *controllers.Context, o *options) (control
 		}).Typed().Core().V1().ConfigMaps().Informer(),
 	}
 	candidate.Note(candidate.Record{What: candidate.Built, Who: i.Identity, Note: os.Getenv("POD_IP")})
+	if _, err := w.marker.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(object any) { w.knows(object) },
+		UpdateFunc: func(_, object any) { w.knows(object) },
+	}); err != nil {
+		return nil, err
+	}
 	go func() {
 		if cache.WaitForCacheSync(ctx.Done(), w.marker.HasSynced) {
 			candidate.Note(candidate.Record{What: candidate.Warm, Who: i.Identity})
@@ -64,17 +70,13 @@ func newWriter(ctx context.Context, c *controllers.Context, o *options) (control
 func (w *writer) Run(ctx context.Context) error {
 	term := controllers.TermFrom(ctx)
 	w.work.Epoch, w.work.Permitted = term.Epoch, term.Check
-	w.work.Run(ctx, w.markerKnown())
+	w.work.Run(ctx)
 	return nil
 }
 
-// markerKnown returns the marker's value in the informer.
-func (w *writer) markerKnown() string {
-	object, found, err := w.marker.GetStore().GetByKey(w.work.Namespace + "/" + candidate.Marker)
-	if err != nil || !found {
-		return "unknown"
-	}
-	return object.(*corev1.ConfigMap).Data["value"]
+// knows notes what the informer tells of the marker, from the begin of the work on.
+func (w *writer) knows(object any) {
+	candidate.Note(candidate.Record{What: candidate.Knows, Who: w.work.Identity, Note: object.(*corev1.ConfigMap).Data["value"]})
 }
 
 func main() {

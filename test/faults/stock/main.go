@@ -62,7 +62,8 @@ func run() error {
 		return err
 	}
 	namespace := os.Getenv("POD_NAMESPACE")
-	me := os.Getenv("POD_NAME") + "_" + string(uuid.NewUUID())
+	// Pod and uid come first, so that the fencing component knows the holder.
+	me := fmt.Sprintf("%s_%s_%s", os.Getenv("POD_NAME"), os.Getenv("POD_UID"), uuid.NewUUID())
 	lock := &resourcelock.LeaseLock{
 		LeaseMeta:  metav1.ObjectMeta{Namespace: namespace, Name: *lease},
 		Client:     leases.CoordinationV1(),
@@ -83,7 +84,7 @@ func run() error {
 				defer leading.Done()
 				epoch := epochOf(ctx, client, lock)
 				work.Epoch = func() int64 { return epoch }
-				work.Run(ctx, "")
+				work.Run(ctx)
 			},
 			OnStoppedLeading: func() {},
 			OnNewLeader: func(holder string) {
