@@ -762,6 +762,7 @@ func (e *engine) learn(now Reading, s sighting) {
 			e.logger.Info("New leader observed", "holder", holder, "transitions", v.record.LeaderTransitions)
 		}
 		if report := e.cfg.Callbacks.OnNewLeader; report != nil {
+			e.publish() // it may ask for the status
 			e.mail.post(func() { report(holder) })
 		}
 	}

@@ -303,7 +303,7 @@ var scenarios = []struct {
 10.0 a returned
 10.0 a stopped
 60.0 a is healed
-62.8 a leads`,
+61.0 a leads`,
 }, {
 	name: "overtaken, then told to stop: the successor's lease is left alone",
 	play: func(s scene) {

@@ -329,7 +329,9 @@ func (s *simulation) heal() {
 
 // awaitLeader wants somebody to lead in time.
 func (s *simulation) awaitLeader() {
-	limit := s.maxDuration*101/99 + time.Second
+	// A lease duration, on a clock that is slow; a pause before the next try; and
+	// a few requests.
+	limit := s.maxDuration*101/99 + maxBackoff + 500*time.Millisecond
 	hasStock := s.foreign
 	for _, c := range s.all() {
 		hasStock = hasStock || c.stock

@@ -271,7 +271,7 @@ type simLink struct {
 	rng     *rand.Rand
 	faults  simFaults
 	healed  chan struct{} // closed when faults change
-	resets  chan struct{} // closed to break the watches
+	resets  chan struct{} // closed to break the connections
 	since   time.Time     // when the faults last changed
 	latency time.Duration
 }
@@ -288,7 +288,10 @@ type simFaults struct {
 	fail              error         // every request is answered so
 }
 
-var errSimRefused = errors.New("connection refused")
+var (
+	errSimRefused = errors.New("connection refused")
+	errSimReset   = errors.New("connection reset")
+)
 
 func newSimLink(name string, server *simServer, gate *simGate, seed uint64, latency time.Duration) *simLink {
 	return &simLink{name: name, server: server, gate: gate, rng: rand.New(rand.NewPCG(seed, 7)),
@@ -304,7 +307,7 @@ func (l *simLink) set(change func(*simFaults)) {
 	l.healed = make(chan struct{})
 }
 
-// reset breaks the watches.
+// reset breaks the connections.
 func (l *simLink) reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -360,7 +363,7 @@ func simCall[T any](ctx context.Context, l *simLink, verb string, do func(simFau
 	if err := ctx.Err(); err != nil {
 		return zero, context.Cause(ctx)
 	}
-	f, _, _ := l.look()
+	f, _, resets := l.look()
 	if f.refuse {
 		return zero, errSimRefused
 	}
@@ -398,6 +401,9 @@ func simCall[T any](ctx context.Context, l *simLink, verb string, do func(simFau
 	case a := <-answers:
 		l.gate.pass()
 		return a.value, a.err
+	case <-resets:
+		l.gate.pass()
+		return zero, errSimReset
 	case <-ctx.Done():
 		l.gate.pass()
 		return zero, fmt.Errorf("%s: %w", verb, context.Cause(ctx))

@@ -10,6 +10,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -45,6 +46,7 @@ type simWorld struct {
 	epochs     []int64
 	writes     int
 	lastWrite  int64 // the highest epoch of a write that took effect
+	lastWriter *Term // its term
 	keepLog    bool
 	steady     bool // no jitter
 	// edited is when the holder or the duration was last edited, shortened when
@@ -257,10 +259,13 @@ func (o *simObjects) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	w.mu.Lock()
 	w.writes++
-	late := epoch < w.lastWrite && !o.c.crashedNow()
-	w.lastWrite = max(w.lastWrite, epoch)
+	// Within a term the epoch may rise while a write is on its way.
+	late := epoch < w.lastWrite && o.term != w.lastWriter
+	if epoch >= w.lastWrite {
+		w.lastWrite, w.lastWriter = epoch, o.term
+	}
 	w.mu.Unlock()
-	if late {
+	if late && !o.c.crashedNow() {
 		o.c.overlap(o.term, "a write of an earlier epoch took effect after one of a later")
 	}
 	return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader("")), Request: req}, nil
@@ -322,16 +327,23 @@ func (c *simCandidate) open() *Term {
 	if c.stock || c.crashedNow() {
 		return nil
 	}
-	terms := func() []*Term { c.mu.Lock(); defer c.mu.Unlock(); return append([]*Term(nil), c.terms...) }()
-	if t := c.elector.snapshot.Load().term; t != nil {
-		terms = append(terms, t)
-	}
-	for _, t := range terms {
+	for _, t := range c.every() {
 		if t.Check() == nil {
 			return t
 		}
 	}
 	return nil
+}
+
+// every returns all terms that there have been.
+func (c *simCandidate) every() []*Term {
+	c.mu.Lock()
+	terms := slices.Clone(c.terms)
+	c.mu.Unlock()
+	if t := c.elector.snapshot.Load().term; t != nil {
+		terms = append(terms, t)
+	}
+	return terms
 }
 
 // check looks for two open fences at this instant.
@@ -462,10 +474,16 @@ func (w *simWorld) taint(lease *coordinationv1.Lease) {
 		w.mu.Unlock()
 	}
 	for _, c := range w.all() {
-		if t := c.open(); t != nil {
-			c.mu.Lock()
-			c.tainted[t] = true
-			c.mu.Unlock()
+		if c.stock || c.crashedNow() {
+			continue
+		}
+		for _, t := range c.every() {
+			// A write that has passed may take effect until its deadline.
+			if t.Check() == nil || t.flying() > 0 {
+				c.mu.Lock()
+				c.tainted[t] = true
+				c.mu.Unlock()
+			}
 		}
 	}
 }

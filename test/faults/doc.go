@@ -24,9 +24,9 @@
 //   - a Lease that was released by another than its holder, or before its work ended;
 //   - a history of writes that no fenced register could have had (porcupine).
 //
-// These are errors at once, unless the fleet is the control. How fast something went is written down, and compared with
-// what is promised only in the long campaign, where medians and maxima mean something;
-// the short one has wide bounds.
+// These are errors at once, unless the fleet is the control. How fast something went is
+// written down, and compared with what is promised only in the long campaign, where
+// medians and maxima mean something; the short one has wide bounds.
 //
 //	go test ./test/faults                          the short campaign: every scenario, 3 minutes
 //	TRIALS=20 go test -timeout=2h ./test/faults    the long one, 20 minutes

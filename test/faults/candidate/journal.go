@@ -38,14 +38,16 @@ type Record struct {
 	At   int64  `json:"at"`
 	Who  string `json:"who,omitempty"` // identity of the candidate
 
-	// Of a write: when it began, the epoch and the number that it carried, and
-	// whether it changed anything.
+	// Of a write: when it began, and the epoch and the number that it carried. Of
+	// Run: the epoch.
 	Call  int64 `json:"call,omitempty"`
 	Epoch int64 `json:"epoch,omitempty"`
 	Seq   int64 `json:"seq,omitempty"`
 
-	Until int64  `json:"until,omitempty"`
-	Note  string `json:"note,omitempty"`
+	Until int64 `json:"until,omitempty"` // of Forbidden
+	// Note is an error, the holder (Standing), the value (Knows), or the address of
+	// the Pod (Built).
+	Note string `json:"note,omitempty"`
 }
 
 // mark begins a line of the journal; other lines are ordinary logs.
