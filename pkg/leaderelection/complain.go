@@ -74,6 +74,16 @@ func (c *complaints) worked(logger klog.Logger, op string) {
 	}
 }
 
+// forget drops the failures of the operation op: there is no longer a reason to
+// try it, so nothing is known about how it would go now.
+func (c *complaints) forget(op string) {
+	for key := range c.causes {
+		if strings.HasPrefix(key, op+": ") {
+			delete(c.causes, key)
+		}
+	}
+}
+
 // newest returns the failure that was last seen among those that have not passed.
 func (c *complaints) newest() (text string, at Reading) {
 	for _, known := range c.causes {

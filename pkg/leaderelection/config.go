@@ -59,7 +59,7 @@ type Config struct {
 	// required.
 	Callbacks clientgo.LeaderCallbacks
 	// Contact returns when informers have heard from the API server since it was
-	// called. OnStartedLeading is called after it, or after 2 s. Nil: no wait.
+	// called. OnStartedLeading is called after it, or after 10 s. Nil: no wait.
 	Contact func(ctx context.Context) error
 	// Events records events on the Lease; a record.EventRecorder fits. Nil:
 	// none.

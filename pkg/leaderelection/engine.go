@@ -756,6 +756,9 @@ func (e *engine) learn(now Reading, s sighting) {
 	e.conflicted, e.unsettled = false, false
 	holder := v.record.HolderIdentity
 	e.cfg.Metrics.transitions.WithLabelValues(e.cfg.Name).Set(float64(v.transitions))
+	if holder != "" && holder != e.me {
+		e.complain.forget("write") // it is another's to write; a refusal shows again at the next try
+	}
 	if holder != "" && holder != e.reported {
 		e.reported = holder
 		if holder != e.me {

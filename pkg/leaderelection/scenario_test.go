@@ -303,7 +303,7 @@ var scenarios = []struct {
 10.0 a returned
 10.0 a stopped
 60.0 a is healed
-61.0 a leads`,
+60.5 a leads`,
 }, {
 	name: "overtaken, then told to stop: the successor's lease is left alone",
 	play: func(s scene) {
@@ -524,8 +524,36 @@ var scenarios = []struct {
 		}
 	},
 	want: `
-30.6 a created the lease, transitions 0
-30.6 a leads`,
+30.3 a created the lease, transitions 0
+30.3 a leads`,
+}, {
+	name: "a standby that was refused once is well again when another leads",
+	play: func(s scene) {
+		a := s.start("a", 0)
+		s.pass(seconds)
+		b := s.start("b", 0)
+		s.start("c", 0)
+		s.pass(seconds)
+		// Right after its start an API server may not know the roles yet.
+		b.link.set(func(f *simFaults) { f.fail = apierrors.NewForbidden(leaseResource, "lease", errors.New("no")) })
+		a.stop()
+		s.pass(seconds)
+		b.link.set(func(f *simFaults) { f.fail = nil })
+		s.pass(5 * seconds)
+		if status := b.elector.Status(); status.LastError != "" {
+			s.Errorf("status of the standby: %+v", status)
+		}
+	},
+	want: `
+0.0 a created the lease, transitions 0
+0.0 a leads
+2.0 a cleared the holder
+2.0 a ended: <nil>
+2.0 a returned
+2.0 a stopped
+2.0 a told to stop: asked to stop
+2.0 c leads
+2.0 c took the lease, transitions 1`,
 }, {
 	name: "a lease acquired before a long freeze is renewed before it is led on",
 	play: func(s scene) {

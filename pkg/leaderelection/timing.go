@@ -33,14 +33,16 @@ const (
 	// stockReleaseDelay is waited after a release by a client-go holder: it
 	// releases before its work has stopped.
 	stockReleaseDelay = 2 * time.Second
-	// contactTimeout bounds the wait for Config.Contact.
-	contactTimeout = 2 * time.Second
+	// contactTimeout bounds the wait for Config.Contact. On a healthy connection
+	// it takes a round trip; after an outage of the API server the informers may
+	// have to list again, which its start delays by seconds.
+	contactTimeout = 10 * time.Second
 	// watchdogGrace is how long the callbacks of a term may still run after the
 	// lease could have been taken over before the watchdog fails.
 	watchdogGrace = 5 * time.Second
 
 	minBackoff = 50 * time.Millisecond
-	maxBackoff = time.Second
+	maxBackoff = 500 * time.Millisecond
 )
 
 // Timing holds the durations of one lease. Its zero value stands for the

@@ -142,10 +142,10 @@ func TestObserverPacesItself(t *testing.T) {
 				time.Sleep(time.Minute)
 				cancel()
 				<-done
-				if n := len(api.asked); n < 55 || n > 70 {
-					t.Errorf("%d requests in a minute, want about one a second", n)
+				if n := len(api.asked); n < 110 || n > 140 {
+					t.Errorf("%d requests in a minute, want about two a second", n)
 				}
-				if failed < 50 {
+				if failed < 100 {
 					t.Errorf("%d failures reported", failed)
 				}
 			})

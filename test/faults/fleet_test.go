@@ -99,6 +99,28 @@ func newFleet(t *testing.T, name string, pods int) *fleet {
 	return f
 }
 
+// recovered waits until the control plane starts Pods in new namespaces again. Its own
+// controllers back off for up to a minute when the API server has been away.
+func (c *cluster) recovered(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	f := newFleet(t, "recovered", 1)
+	if err := poll(ctx, func() error {
+		_, err := c.client.CoreV1().ServiceAccounts(f.namespace).Get(ctx, "default", metav1.GetOptions{})
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	m := f.add(spec{kind: stock})
+	if _, ok := f.log.await(ctx, func(v view) bool {
+		_, built := v.last(m.name, candidate.Built)
+		return built
+	}); !ok {
+		t.Fatal("the control plane starts no Pods any more")
+	}
+}
+
 // must fails the test if a call of the API failed.
 func (f *fleet) must(_ metav1.Object, err error) {
 	f.t.Helper()

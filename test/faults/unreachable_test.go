@@ -68,6 +68,7 @@ func TestAPIServerAway(t *testing.T) {
 			f.clean(ours, f.settled().verify(f.kindOf, nil))
 		}
 	})
+	shared.recovered(t)
 }
 
 // away makes the API server fail and come back, and sees whether each leader has kept
