@@ -130,6 +130,15 @@ func (c *cluster) awaitReady() error {
 	})
 }
 
+// awaitAPIServer waits until the API server says that it is ready.
+func (c *cluster) awaitAPIServer() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	return poll(ctx, func() error {
+		return c.client.CoreV1().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
+	})
+}
+
 // stop ends the cluster and makes sure that nothing of it is left.
 func (c *cluster) stop() error {
 	if err := c.process.Process.Signal(syscall.SIGTERM); err != nil {

@@ -172,10 +172,9 @@ func TestAPIServerRestartIsSurvived(t *testing.T) {
 	}
 	leader := d.leader(t)
 	d.fault(t, "component", "apiserver", "restart")
-	eventually(t, time.Minute, "an API server", func() error {
-		_, err := d.client.CoordinationV1().Leases(system).Get(t.Context(), lease, metav1.GetOptions{})
-		return err
-	})
+	if err := d.awaitAPIServer(); err != nil {
+		t.Fatal(err)
+	}
 	d.awaitSteady(t)
 	if now := d.leader(t); now != leader {
 		t.Logf("leadership moved from %s to %s: the restart took longer than the lease lasts", leader, now)

@@ -49,6 +49,9 @@ func (d deployment) applyFencing(t *testing.T) {
 		if out, err := d.run("localcluster", "fault", "--data", d.data, "component", "apiserver", "restart"); err != nil {
 			t.Errorf("restart the API server: %v\n%s", err, out)
 		}
+		if err := d.awaitAPIServer(); err != nil {
+			t.Errorf("the API server after its restart: %v", err)
+		}
 	})
 	d.kubectl(t, "-n", system, "rollout", "status", "deployment/incumbent", "--timeout=2m")
 	d.awaitSteady(t)
