@@ -96,7 +96,8 @@ func grant(granted map[string]bool, rule rbacv1.PolicyRule) {
 }
 
 // readAudit returns what the manager's account used, and the requests that were
-// forbidden.
+// forbidden, but for those for no resource (/version) that were allowed at other times:
+// the rules for these are the API server's own.
 func readAudit(path string) (used map[string]bool, forbidden []auditEvent, err error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -104,6 +105,7 @@ func readAudit(path string) (used map[string]bool, forbidden []auditEvent, err e
 	}
 	defer file.Close()
 	used = map[string]bool{}
+	allowed := map[string]bool{}
 	lines := bufio.NewScanner(file)
 	lines.Buffer(nil, 4<<20)
 	for lines.Scan() {
@@ -114,7 +116,9 @@ func readAudit(path string) (used map[string]bool, forbidden []auditEvent, err e
 		if event.User.Username != account || event.Stage == "RequestReceived" {
 			continue
 		}
-		if event.Annotations["authorization.k8s.io/decision"] != "allow" {
+		if event.Annotations["authorization.k8s.io/decision"] == "allow" {
+			allowed[event.RequestURI] = true
+		} else {
 			forbidden = append(forbidden, event)
 		}
 		if ref := event.ObjectRef; ref != nil && ref.Resource != "" {
@@ -130,5 +134,6 @@ func readAudit(path string) (used map[string]bool, forbidden []auditEvent, err e
 	if len(used) == 0 && lines.Err() == nil {
 		return nil, nil, fmt.Errorf("%s has no request of %s", path, account)
 	}
+	forbidden = slices.DeleteFunc(forbidden, func(e auditEvent) bool { return e.ObjectRef == nil && allowed[e.RequestURI] })
 	return used, forbidden, lines.Err()
 }
