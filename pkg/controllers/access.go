@@ -28,7 +28,8 @@ type Access struct {
 	// Namespace is "" for all namespaces (a ClusterRole), OwnNamespace, or a
 	// namespace's name (a Role).
 	Namespace string
-	// Optional means that the controller runs without it.
+	// Optional means that the controller runs without it: Context.Served tells Init
+	// whether it is there, and the controller is built anew when that changes.
 	Optional bool
 }
 

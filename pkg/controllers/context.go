@@ -5,7 +5,10 @@ package controllers
 
 import (
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 
 	"github.com/incumbent-io/incumbent/pkg/clients"
@@ -27,6 +30,17 @@ type Context struct {
 	Informers *clients.Informers
 	// Clock is the clock to use for everything that waits.
 	Clock clock.WithTicker
+	// Metrics makes the metrics of a workqueue, on the manager's own registry. Pass
+	// it to the queue's configuration; the queue's name should begin with Name.
+	Metrics workqueue.MetricsProvider
+	// WarmWhen adds caches of the author's own making to those that must be synced
+	// before Run is called. Call it in Init.
+	WarmWhen func(synced ...cache.InformerSynced)
+	// Served tells whether the API server serves the resource and grants what the
+	// controller's Access declares for it. Ask it in Init about optional entries;
+	// when an answer changes, the controller is built anew. For a resource that
+	// Access does not declare it is false.
+	Served func(resource schema.GroupVersionResource) bool
 	// Events returns a recorder of Kubernetes Events for objects of the scheme's
 	// types. Pass client-go's scheme.Scheme, or your own scheme for CRDs; a type
 	// that the scheme does not know is dropped with a log line.

@@ -6,6 +6,7 @@ package controllers
 import (
 	"context"
 	"errors"
+	"net/http"
 )
 
 // Controller is a control loop. One value serves one run.
@@ -37,6 +38,14 @@ type HealthChecker interface {
 	// CheckHealth returns nil, or what is wrong. It must be safe for concurrent
 	// use and answer within a second.
 	CheckHealth(ctx context.Context) error
+}
+
+// Debuggable is implemented by a Controller that has something to show to whoever
+// looks for the cause of a problem.
+type Debuggable interface {
+	// DebugHandler serves below /debug/controllers/NAME while the controller runs.
+	// It must show no Secret's data.
+	DebugHandler() http.Handler
 }
 
 // Skip is what Init returns when the controller has nothing to do in this process.

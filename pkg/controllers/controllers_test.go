@@ -187,17 +187,21 @@ func TestNewRegistryPanicsOnProgrammersMistakes(t *testing.T) {
 		registrations []controllers.Registration
 		want          string
 	}{
-		"nil":             {[]controllers.Registration{nil}, "registration 0: is nil"},
-		"empty name":      {[]controllers.Registration{with(func(d D) { d.Name = "" })}, `name or alias ""`},
-		"upper case":      {[]controllers.Registration{with(func(d D) { d.Name = "Quota" })}, `name or alias "Quota"`},
-		"leading dash":    {[]controllers.Registration{with(func(d D) { d.Name = "-quota" })}, `name or alias "-quota"`},
-		"no summary":      {[]controllers.Registration{with(func(d D) { d.Summary = "" })}, `"quota" has no Summary`},
-		"no init":         {[]controllers.Registration{with(func(d D) { d.Init = nil })}, `"quota" has no Init`},
-		"twice":           {[]controllers.Registration{descriptor("quota"), descriptor("quota")}, `registration 1: controller "quota": the name or alias "quota" is taken by controller "quota"`},
-		"alias is a name": {[]controllers.Registration{descriptor("cleanup"), with(func(d D) { d.Aliases = []string{"cleanup"} })}, `the name or alias "cleanup" is taken by controller "cleanup"`},
-		"unknown need":    {[]controllers.Registration{with(func(d D) { d.Needs = []string{"nosuch"} })}, `controller "quota" needs "nosuch"`},
-		"needs itself":    {[]controllers.Registration{with(func(d D) { d.Needs = []string{"quota"} })}, "in a circle: quota needs quota"},
-		"cycle":           {[]controllers.Registration{with(func(d D) { d.Needs = []string{"b"} }), func() controllers.Registration { d := descriptor("b"); d.Needs = []string{"quota"}; return d }()}, "in a circle: b needs quota needs b"},
+		"nil":                    {[]controllers.Registration{nil}, "registration 0: is nil"},
+		"empty name":             {[]controllers.Registration{with(func(d D) { d.Name = "" })}, `name or alias ""`},
+		"upper case":             {[]controllers.Registration{with(func(d D) { d.Name = "Quota" })}, `name or alias "Quota"`},
+		"leading dash":           {[]controllers.Registration{with(func(d D) { d.Name = "-quota" })}, `name or alias "-quota"`},
+		"no summary":             {[]controllers.Registration{with(func(d D) { d.Summary = "" })}, `"quota" has no Summary`},
+		"no init":                {[]controllers.Registration{with(func(d D) { d.Init = nil })}, `"quota" has no Init`},
+		"twice":                  {[]controllers.Registration{descriptor("quota"), descriptor("quota")}, `registration 1: controller "quota": the name or alias "quota" is taken by controller "quota"`},
+		"alias is a name":        {[]controllers.Registration{descriptor("cleanup"), with(func(d D) { d.Aliases = []string{"cleanup"} })}, `the name or alias "cleanup" is taken by controller "cleanup"`},
+		"unknown need":           {[]controllers.Registration{with(func(d D) { d.Needs = []string{"nosuch"} })}, `controller "quota" needs "nosuch"`},
+		"needs itself":           {[]controllers.Registration{with(func(d D) { d.Needs = []string{"quota"} })}, "in a circle: quota needs quota"},
+		"cycle":                  {[]controllers.Registration{with(func(d D) { d.Needs = []string{"b"} }), func() controllers.Registration { d := descriptor("b"); d.Needs = []string{"quota"}; return d }()}, "in a circle: b needs quota needs b"},
+		"bad lease group":        {[]controllers.Registration{with(func(d D) { d.LeaseGroup = "Big One" })}, `lease group "Big One"`},
+		"group on every replica": {[]controllers.Registration{with(func(d D) { d.LeaseGroup, d.EveryReplica = "net", true })}, `belongs to no lease group, but names "net"`},
+		"need across groups":     {[]controllers.Registration{descriptor("b"), with(func(d D) { d.LeaseGroup, d.Needs = "net", []string{"b"} })}, `controller "quota" in the lease group "net" needs controller "b" in the lease group "default"`},
+		"need of every replica":  {[]controllers.Registration{descriptor("b"), with(func(d D) { d.EveryReplica, d.Needs = true, []string{"b"} })}, `controller "quota" (on every replica) needs controller "b" in the lease group "default"`},
 		"options forgotten": {[]controllers.Registration{controllers.Descriptor[*nilOptions]{Name: "quota", Summary: "x", Init: func(context.Context, *controllers.Context, *nilOptions) (controllers.Controller, error) {
 			return nil, nil
 		}}}, `"quota" has no Options function`},

@@ -4,6 +4,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -56,6 +57,11 @@ type Descriptor[O Options] struct {
 	// EveryReplica runs the controller on every replica, without leading and
 	// without a fence.
 	EveryReplica bool
+	// LeaseGroup names the lease group that the controller belongs to: the
+	// controllers that share one lease, and so one leader. Empty means
+	// DefaultLeaseGroup. The configuration file may say otherwise. It does not go
+	// together with EveryReplica.
+	LeaseGroup string
 	// FeatureGates are declared to --feature-gates here; the controller is enabled
 	// only if all of them are on.
 	FeatureGates map[featuregate.Feature]featuregate.FeatureSpec
@@ -78,6 +84,9 @@ type Info struct {
 	Aliases, Needs                                    []string
 	DisabledByDefault, EveryReplica, RestartCompleted bool
 	FeatureGates                                      map[featuregate.Feature]featuregate.FeatureSpec
+	// LeaseGroup is DefaultLeaseGroup where the descriptor says nothing, and empty
+	// for a controller that runs on every replica.
+	LeaseGroup string
 }
 
 // Registration is a Descriptor whose type of options has been forgotten. Only
@@ -93,6 +102,7 @@ type Registration interface {
 
 // Configured is a controller with one set of options.
 type Configured struct {
+	// Info is the static part; its LeaseGroup is what the configuration made of it.
 	Info
 	// Options are this value's own; flags and files are decoded into them.
 	Options Options
@@ -115,9 +125,13 @@ func (c *Configured) Init(ctx context.Context, cc *Context) (Controller, error) 
 
 // Info implements Registration.
 func (d Descriptor[O]) Info() Info {
+	group := cmp.Or(d.LeaseGroup, DefaultLeaseGroup)
+	if d.EveryReplica {
+		group = ""
+	}
 	return Info{
 		Name: d.Name, Summary: d.Summary,
-		Aliases: slices.Clone(d.Aliases), Needs: slices.Clone(d.Needs),
+		Aliases: slices.Clone(d.Aliases), Needs: slices.Clone(d.Needs), LeaseGroup: group,
 		DisabledByDefault: d.DisabledByDefault, EveryReplica: d.EveryReplica, RestartCompleted: d.RestartCompleted,
 		FeatureGates: maps.Clone(d.FeatureGates),
 	}
@@ -142,6 +156,10 @@ func (d Descriptor[O]) Configure() *Configured {
 	}
 }
 
+// DefaultLeaseGroup is the lease group of controllers that name none. Its Lease is
+// the one that the leader-election flags name.
+const DefaultLeaseGroup = "default"
+
 var nameShape = regexp.MustCompile(`^[a-z]([-a-z0-9]*[a-z0-9])?$`)
 
 // check returns a programmer's mistake in the descriptor alone.
@@ -150,6 +168,12 @@ func (d Descriptor[O]) check() error {
 		if !nameShape.MatchString(name) {
 			return fmt.Errorf("controller name or alias %q: want lower-case letters, digits and inner dashes (%s)", name, nameShape)
 		}
+	}
+	if d.LeaseGroup != "" && !nameShape.MatchString(d.LeaseGroup) {
+		return fmt.Errorf("controller %q: lease group %q: want lower-case letters, digits and inner dashes (%s)", d.Name, d.LeaseGroup, nameShape)
+	}
+	if d.LeaseGroup != "" && d.EveryReplica {
+		return fmt.Errorf("controller %q runs on every replica and so belongs to no lease group, but names %q", d.Name, d.LeaseGroup)
 	}
 	if d.Summary == "" {
 		return fmt.Errorf("controller %q has no Summary", d.Name)

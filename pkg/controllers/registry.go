@@ -21,8 +21,9 @@ type Registry struct {
 }
 
 // NewRegistry registers controllers. It panics on a programmer's mistake: a nil
-// registration, a bad or duplicate name or alias, a need that nobody answers to, a
-// cycle of needs, or one feature gate declared in two ways.
+// registration, a bad or duplicate name or alias, a need that nobody answers to or
+// that lies in another lease group, a cycle of needs, or one feature gate declared in
+// two ways.
 func NewRegistry(registrations ...Registration) *Registry {
 	r := &Registry{
 		byName:    map[string]Registration{},
@@ -34,7 +35,11 @@ func NewRegistry(registrations ...Registration) *Registry {
 			panic(fmt.Sprintf("controllers.NewRegistry: registration %d: %v", i, err))
 		}
 	}
-	if _, err := r.StartOrder(); err != nil {
+	_, err := r.StartOrder()
+	if err == nil {
+		err = r.CheckGroups(func(name string) string { return r.byName[name].Info().LeaseGroup })
+	}
+	if err != nil {
 		panic("controllers.NewRegistry: " + err.Error())
 	}
 	return r
@@ -117,4 +122,24 @@ func (r *Registry) StartOrder() ([]string, error) {
 		}
 	}
 	return order, nil
+}
+
+// CheckGroups returns an error that names both ends of a need across lease groups,
+// given the lease group of each controller ("" for those on every replica): such
+// controllers start and stop with different leaders, so no order between them exists.
+func (r *Registry) CheckGroups(group func(name string) string) error {
+	describe := func(name string) string {
+		if group(name) == "" {
+			return fmt.Sprintf("%q (on every replica)", name)
+		}
+		return fmt.Sprintf("%q in the lease group %q", name, group(name))
+	}
+	for _, name := range r.Names() {
+		for _, need := range r.byName[name].Info().Needs {
+			if group(name) != group(need) {
+				return fmt.Errorf("controller %s needs controller %s; put both into one lease group", describe(name), describe(need))
+			}
+		}
+	}
+	return nil
 }
