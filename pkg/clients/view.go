@@ -65,6 +65,17 @@ func (i *Informers) HasSynced() bool {
 	return true
 }
 
+// Unsynced returns a channel that closes when a cache of this view syncs that has
+// not yet, or nil if all have.
+func (i *Informers) Unsynced() <-chan struct{} {
+	for _, c := range i.view.caches() {
+		if !c.informer.HasSynced() {
+			return c.informer.HasSyncedChecker().Done()
+		}
+	}
+	return nil
+}
+
 // WaitForSync waits until HasSynced. When ctx ends first, the error names the
 // caches that have not synced and the last error of each.
 func (i *Informers) WaitForSync(ctx context.Context) error {

@@ -6,8 +6,11 @@ package runner
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
@@ -15,14 +18,31 @@ import (
 	"github.com/incumbent-io/incumbent/pkg/controllers"
 )
 
+// DefaultStopTimeout is how long one controller may take to stop.
+const DefaultStopTimeout = 30 * time.Second
+
 // Config says what a Runner runs.
 type Config struct {
-	// Controllers are the enabled controllers, each after all that it needs.
-	Controllers []*controllers.Configured
+	// Controllers are all the controllers of the lease group, enabled or not, each
+	// after all that it needs. Apply says which are enabled.
+	Controllers []Desired
 	// NewRun makes what one run of a controller works with. It is called before each
-	// Init, and what it returns is used for that run alone.
-	NewRun func(name string) (RunParts, error)
-	// Clock times the backoff. nil means the system's.
+	// Init, and what it returns is used for that run alone. refused is to be called
+	// whenever the API server refuses a request of the run as forbidden or unknown;
+	// it may be called from any goroutine at any time.
+	NewRun func(name string, refused func()) (RunParts, error)
+	// Check finds out about a controller's access. An error means that nothing was
+	// found out. nil: everything is there.
+	Check func(ctx context.Context, access []controllers.Access) (Verdict, error)
+	// Cold builds nothing until Run is called, and keeps nothing afterwards.
+	Cold bool
+	// StopTimeout is how long one controller may take to stop while the others go
+	// on, before it is stuck. Default: DefaultStopTimeout.
+	StopTimeout time.Duration
+	// OnChange, if not nil, is told of every change of a state, in order for each
+	// controller. It must not block, nor call the Runner.
+	OnChange func(before, after Status)
+	// Clock times backoff and timeouts. nil means the system's.
 	Clock clock.WithTicker
 }
 
@@ -42,10 +62,15 @@ type Fence interface {
 	Shut()
 }
 
-// Runner runs the controllers of a lease group. Its methods are safe for concurrent
-// use, except that Live and Run may each be active only once at a time.
+// Runner runs the enabled controllers of a lease group. Its methods are safe for
+// concurrent use, except that Live and Run may each be active only once at a time.
 type Runner struct {
-	units []*unit // in order of start
+	config Config
+	units  []*unit // in order of start
+	byName map[string]*unit
+	living atomic.Bool
+
+	applying sync.Mutex
 }
 
 // New returns a Runner that has not started anything.
@@ -53,49 +78,63 @@ func New(config Config) *Runner {
 	if config.Clock == nil {
 		config.Clock = clock.RealClock{}
 	}
-	r := &Runner{}
-	for _, controller := range config.Controllers {
-		r.units = append(r.units, newUnit(controller, config))
+	if config.StopTimeout == 0 {
+		config.StopTimeout = DefaultStopTimeout
+	}
+	r := &Runner{config: config, byName: map[string]*unit{}}
+	for _, desired := range config.Controllers {
+		u := newUnit(desired, &r.config)
+		r.units = append(r.units, u)
+		r.byName[u.name] = u
+	}
+	for _, u := range r.units {
+		for _, need := range u.needs {
+			r.byName[need].neededBy = append(r.byName[need].neededBy, u.name)
+		}
 	}
 	return r
 }
 
-// Live keeps every controller built while none of its runs is active, so that its
-// caches are warm when Run is called. It returns when ctx has ended and no run is
-// left.
+// Live keeps every enabled controller built while none of its runs is active, so
+// that its caches are warm when Run is called, and does what Apply asks for. It
+// returns when ctx has ended and no run is left.
 func (r *Runner) Live(ctx context.Context) {
+	r.living.Store(true)
 	var all sync.WaitGroup
 	for _, u := range r.units {
 		all.Go(func() { u.live(ctx) })
 	}
 	all.Wait()
+	r.living.Store(false)
 }
 
-// Run runs the controllers for one term and returns when ctx has ended and every
-// one of them has returned. If ctx ended because the lease was lost
+// Run runs the enabled controllers for one term and returns when ctx has ended and
+// every one of them has returned. If ctx ended because the lease was lost
 // (controllers.IsNotLeader tells by its cause), all are told to stop at once;
 // otherwise each is told when those that need it have returned. Live must be active;
 // a controller that Live has let go already is not run.
 func (r *Runner) Run(ctx context.Context) {
-	t := newTurn(ctx, r.units)
-	if len(r.units) > 0 {
-		klog.FromContext(ctx).Info("Running controllers", "controllers", len(r.units))
-	}
+	t := newTurn(ctx, r.units, r.config.Clock.Now())
+	klog.FromContext(ctx).Info("Running controllers", "controllers", r.enabled())
 	for _, u := range r.units {
-		u.turns <- t // has room for one, and Run is active once
-	}
-	for _, u := range r.units {
-		select {
-		case <-t.stages[u.name].ended:
-		case <-u.exited:
-			// Live ended before it took the turn. It will not take it any more.
-			select {
-			case <-u.turns:
-			default:
-			}
-		}
+		u.join(t)
 	}
 	<-ctx.Done() // controllers that have all completed, or were skipped, end no term
+	for _, u := range r.units {
+		select {
+		case <-t.left[u.name]:
+		case <-u.exited:
+		}
+	}
+}
+
+func (r *Runner) enabled() (n int) {
+	for _, u := range r.units {
+		if u.wanted().enabled {
+			n++
+		}
+	}
+	return n
 }
 
 // Snapshot returns the status of every controller, in order of start.
@@ -108,21 +147,32 @@ func (r *Runner) Snapshot() []Status {
 }
 
 // CheckHealth asks the controller called name how it is: what its CheckHealth says
-// while it runs, and the state that it is in as a note. A controller that the Runner
-// does not run is an error.
+// while it runs, and the state that it is in as a note. Stuck is an error. So is a
+// controller that the Runner does not know.
 func (r *Runner) CheckHealth(ctx context.Context, name string) (note string, err error) {
-	for _, u := range r.units {
-		if u.name == name {
-			return u.checkHealth(ctx)
+	u := r.byName[name]
+	if u == nil {
+		return "", fmt.Errorf("controller %q is not run here", name)
+	}
+	return u.checkHealth(ctx)
+}
+
+// DebugHandler returns the debug handler of the controller called name, or nil while
+// it does not run or has none.
+func (r *Runner) DebugHandler(name string) http.Handler {
+	if u := r.byName[name]; u != nil {
+		if debuggable, ok := u.runningController().(controllers.Debuggable); ok {
+			return debuggable.DebugHandler()
 		}
 	}
-	return "", fmt.Errorf("controller %q is not run here", name)
+	return nil
 }
 
 // Stragglers names the controllers whose run has not returned, sorted.
 func (r *Runner) Stragglers() (names []string) {
 	for _, status := range r.Snapshot() {
-		if status.State == Running || status.State == Draining {
+		switch status.State {
+		case Running, Draining, Stuck:
 			names = append(names, status.Name)
 		}
 	}
@@ -130,66 +180,14 @@ func (r *Runner) Stragglers() (names []string) {
 	return names
 }
 
-// turn is one call of Runner.Run: a term, as the units share it.
-type turn struct {
-	ctx    context.Context
-	stages map[string]*stage
-	needed map[string][]string // name -> the names of those that need it
-}
-
-// stage is how far one unit has come in a turn. Both channels are closed by the
-// unit alone, settled before ended.
-type stage struct {
-	settled chan struct{} // it is ready, or its first attempt has ended
-	ended   chan struct{} // it is finished with the turn; nothing of it runs
-	settle  func()
-	end     func()
-}
-
-func newTurn(ctx context.Context, units []*unit) *turn {
-	t := &turn{ctx: ctx, stages: map[string]*stage{}, needed: map[string][]string{}}
-	for _, u := range units {
-		s := &stage{settled: make(chan struct{}), ended: make(chan struct{})}
-		s.settle = sync.OnceFunc(func() { close(s.settled) })
-		s.end = sync.OnceFunc(func() { s.settle(); close(s.ended) })
-		t.stages[u.name] = s
-		for _, need := range u.controller.Needs {
-			t.needed[need] = append(t.needed[need], u.name)
+// Stuck names the controllers that have been stuck for at least that long, sorted.
+func (r *Runner) Stuck(tolerance time.Duration) (names []string) {
+	now := r.config.Clock.Now()
+	for _, status := range r.Snapshot() {
+		if status.State == Stuck && now.Sub(status.Since) >= tolerance {
+			names = append(names, status.Name)
 		}
 	}
-	return t
-}
-
-// awaitNeeds waits until all that u needs and that are in this turn have settled. It
-// tells whether the turn still goes on.
-func (t *turn) awaitNeeds(u *unit) bool {
-	for _, need := range u.controller.Needs {
-		if s := t.stages[need]; s != nil {
-			select {
-			case <-s.settled:
-			case <-t.ctx.Done():
-			}
-		}
-	}
-	return t.ctx.Err() == nil
-}
-
-// awaitStop waits until u should stop: the turn has ended and, unless the lease was
-// lost, so have those that need u. It returns early when the run is over.
-func (t *turn) awaitStop(u *unit, over <-chan struct{}) {
-	select {
-	case <-t.ctx.Done():
-	case <-over:
-		return
-	}
-	if controllers.IsNotLeader(context.Cause(t.ctx)) {
-		return
-	}
-	for _, name := range t.needed[u.name] {
-		select {
-		case <-t.stages[name].ended:
-		case <-over:
-			return
-		}
-	}
+	slices.Sort(names)
+	return names
 }

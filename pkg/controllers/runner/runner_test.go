@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -26,13 +27,16 @@ import (
 // scene is a runner with controllers made of functions, and the log of what happened
 // to them. Times in the log are seconds since the scene began, in the bubble's time.
 type scene struct {
-	t       *testing.T
-	began   time.Time
-	runner  *runner.Runner
-	stop    context.CancelFunc
-	live    sync.WaitGroup
-	mu      sync.Mutex
-	entries []string
+	t        *testing.T
+	began    time.Time
+	config   runner.Config
+	registry *controllers.Registry
+	refuse   map[string]func() // by controller: what its clients call
+	runner   *runner.Runner
+	stop     context.CancelFunc
+	live     sync.WaitGroup
+	mu       sync.Mutex
+	entries  []string
 }
 
 // act is a controller of a scene.
@@ -40,7 +44,8 @@ type act struct {
 	name             string
 	needs            []string
 	restartCompleted bool
-	init             func(n int) error                      // n counts the calls from 1
+	init             func(n int) error // n counts the calls from 1
+	access           []controllers.Access
 	run              func(ctx context.Context, n int) error // nil: until ctx ends
 	ready            time.Duration                          // > 0: ready that long after the start
 	health           error
@@ -54,7 +59,12 @@ func (s *scene) log(format string, args ...any) {
 
 func newScene(t *testing.T, acts ...act) *scene {
 	t.Helper()
-	s := &scene{t: t, began: time.Now()}
+	return newSceneWith(t, runner.Config{}, acts...)
+}
+
+func newSceneWith(t *testing.T, config runner.Config, acts ...act) *scene {
+	t.Helper()
+	s := &scene{t: t, began: time.Now(), config: config}
 	pool, err := clients.NewPool(clients.PoolConfig{REST: &rest.Config{Host: "https://127.0.0.1:1"}})
 	if err != nil {
 		t.Fatal(err)
@@ -64,6 +74,7 @@ func newScene(t *testing.T, acts ...act) *scene {
 		inits, runs := 0, 0
 		registrations = append(registrations, controllers.Descriptor[controllers.NoOptions]{
 			Name: a.name, Summary: "An act.", Needs: a.needs, RestartCompleted: a.restartCompleted,
+			Access: func(controllers.NoOptions) []controllers.Access { return a.access },
 			Init: func(context.Context, *controllers.Context, controllers.NoOptions) (controllers.Controller, error) {
 				inits++
 				if a.init != nil {
@@ -86,22 +97,45 @@ func newScene(t *testing.T, acts ...act) *scene {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := runner.Config{NewRun: func(name string) (runner.RunParts, error) {
+	s.refuse = map[string]func(){}
+	s.config.NewRun = func(name string, refused func()) (runner.RunParts, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.refuse[name] = refused
 		return runner.RunParts{
 			Context: &controllers.Context{Name: name, Informers: pool.View(name)},
 			Fence:   &fence{scene: s, name: name},
 		}, nil
-	}}
-	for _, name := range order {
-		registration, _ := registry.Lookup(name)
-		config.Controllers = append(config.Controllers, registration.Configure())
 	}
-	s.runner = runner.New(config)
+	for _, name := range order {
+		s.config.Controllers = append(s.config.Controllers, s.desire(registry, name))
+	}
+	s.registry = registry
+	s.runner = runner.New(s.config)
 	ctx, stop := context.WithCancel(klog.NewContext(t.Context(), klog.Logger{}))
 	s.stop = stop
 	s.live.Go(func() { s.runner.Live(ctx) })
 	return s
 }
+
+// desire returns a controller of the scene, enabled, with options of its own.
+func (s *scene) desire(registry *controllers.Registry, name string) runner.Desired {
+	registration, _ := registry.Lookup(name)
+	return runner.Desired{Controller: registration.Configure(), Enabled: true, Reason: "enabled by default"}
+}
+
+// apply changes what is wanted of one controller; the others stay as they are.
+func (s *scene) apply(name string, edit func(*runner.Desired)) error {
+	for i := range s.config.Controllers {
+		if s.config.Controllers[i].Controller.Name == name {
+			edit(&s.config.Controllers[i])
+		}
+	}
+	return s.runner.Apply(s.t.Context(), s.config.Controllers)
+}
+
+func disable(d *runner.Desired) { d.Enabled, d.Reason = false, "disabled by --controllers" }
+func enable(d *runner.Desired)  { d.Enabled, d.Reason = true, "enabled by --controllers" }
 
 // lead starts a term and returns the functions that end it.
 func (s *scene) lead() (drain, lose func()) {
@@ -120,6 +154,16 @@ type lost struct{}
 
 func (lost) Error() string   { return "the lease was lost" }
 func (lost) NotLeader() bool { return true }
+
+// endSorted is end for scenes in which the order of what happens at one time is open.
+func (s *scene) endSorted(want ...string) {
+	s.t.Helper()
+	s.stop()
+	s.live.Wait()
+	slices.Sort(s.entries)
+	slices.Sort(want)
+	s.end(want...)
+}
 
 // end stops the scene and compares its log.
 func (s *scene) end(want ...string) {
@@ -232,7 +276,7 @@ func TestLostLeaseStopsAllAtOnce(t *testing.T) {
 		_, lose := s.lead()
 		time.Sleep(time.Second)
 		lose()
-		s.end("0 store runs", "0 web runs", "1 store returns", "4 web returns", "4 term ended")
+		s.endSorted("0 store runs", "0 web runs", "1 store returns", "4 web returns", "4 term ended")
 	})
 }
 
@@ -269,8 +313,8 @@ func TestFailuresRestartOneControllerAlone(t *testing.T) {
 				if got, want := s.states(), "bad running, good running"; got != want {
 					t.Errorf("after the backoff: got %s, want %s", got, want)
 				}
-				if got := s.runner.Snapshot()[0].Restarts; got != 2 {
-					t.Errorf("restarts: got %d, want 2", got)
+				if got := s.runner.Snapshot()[0].Restarts; got[runner.CauseError]+got[runner.CausePanic] != 2 {
+					t.Errorf("restarts: got %v, want 2", got)
 				}
 				drain()
 				s.stop()

@@ -6,237 +6,431 @@ package runner
 import (
 	"context"
 	"errors"
-	"fmt"
-	"runtime/debug"
+	"maps"
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/klog/v2"
-	"k8s.io/utils/clock"
 
 	"github.com/incumbent-io/incumbent/pkg/clients"
 	"github.com/incumbent-io/incumbent/pkg/controllers"
 )
 
-// State is where a controller stands in its life.
-//
-//	             Init says Skip
-//	building ───────────────────────────────────────────────► skipped
-//	 │  ▲ ▲
-//	 │  │ └───────────── the pause is over ────────────┐
-//	 │  └──────── term over, not stopping ──────┐      │
-//	 │ built                                    │      │
-//	 ▼                                          │      │
-//	warm ── leads, needs settled, synced ──► running   │
-//	                                          │ │ │    │
-//	                  Run returns nil ◄───────┘ │ └──► backoff ◄── Init fails
-//	                  completed           drain │   Run fails, panics;
-//	                                            ▼   a handler of it panics
-//	                                         draining ──► stopped
-type State string
-
-// The states of a controller.
-const (
-	Building  State = "building"  // Init is called
-	Warm      State = "warm"      // built; runs when this replica leads and its caches are synced
-	Running   State = "running"   // Run has been called and has not returned
-	Backoff   State = "backoff"   // failed or panicked; is built anew after a pause
-	Completed State = "completed" // Run returned nil although it was not asked to stop
-	Skipped   State = "skipped"   // Init found nothing to do in this process
-	Draining  State = "draining"  // told to stop, has not returned yet
-	Stopped   State = "stopped"   // has returned, and nothing of it is left
-)
-
-// Status is a snapshot of one controller.
-type Status struct {
-	Name  string
-	State State
-	// Reason says why it is in that state; empty where that goes without saying.
-	Reason string
-	// Since is when it came into that state.
-	Since time.Time
-	// Restarts counts the runs that failed since the process started.
-	Restarts int
-}
-
-// unit is one controller's life. Its goroutine, live, owns every field above mu.
+// unit is one controller's life. Its goroutine, live, owns the fields of the second
+// block; the third is guarded by mu.
 type unit struct {
-	name       string
-	controller *controllers.Configured
-	newRun     func(name string) (RunParts, error)
-	clock      clock.WithTicker
-	turns      chan *turn    // room for one
-	exited     chan struct{} // closed when live has returned
+	name     string
+	needs    []string
+	neededBy []string // Invariant: does not change once New has returned
+	config   *Config
+	signal   chan struct{} // room for one: something of the third block has changed
+	exited   chan struct{} // closed when live has returned
 
-	next     *build             // the build that the next run uses, or nil
-	view     *clients.Informers // the caches of the last run, kept until the next build has its own
-	failures int                // Invariant: 0 after a run that was healthy or asked to stop
-	retryAt  time.Time          // no build before this
-	skipped  bool
+	w           *want              // what was wanted when it last looked
+	next        *build             // the build that the next run uses, or nil
+	view        *clients.Informers // the caches of the newest build, kept until the next has its own
+	inquiry     inquiry
+	failures    int       // Invariant: 0 after a run that was healthy or asked to stop
+	retryAt     time.Time // no build before this
+	skipped     bool
+	completedIn *turn // the turn in which it has completed, or nil
 
 	mu      sync.Mutex
+	want    *want
+	turn    *turn // the one that Runner.Run has given, until the unit leaves it
+	doubted bool  // the API server has refused something
 	status  Status
-	checker controllers.HealthChecker // of the controller that runs now, if it is one
+	running controllers.Controller // what Run was called of, while it runs
 }
 
-// build is one Controller value that has not run yet.
-type build struct {
-	RunParts
-	controller controllers.Controller
-	discard    context.CancelFunc // ends Init's context
-}
-
-func newUnit(controller *controllers.Configured, config Config) *unit {
+func newUnit(d Desired, config *Config) *unit {
+	w := newWant(d)
+	close(w.adopted)
 	return &unit{
-		name:       controller.Name,
-		controller: controller,
-		newRun:     config.NewRun,
-		clock:      config.Clock,
-		turns:      make(chan *turn, 1),
-		exited:     make(chan struct{}),
-		status:     Status{Name: controller.Name, State: Stopped, Since: config.Clock.Now()},
+		name:   d.Controller.Name,
+		needs:  d.Controller.Needs,
+		config: config,
+		signal: make(chan struct{}, 1),
+		exited: make(chan struct{}),
+		w:      w,
+		want:   w,
+		status: Status{
+			Name: d.Controller.Name, Group: d.Controller.LeaseGroup,
+			State: Stopped, Since: config.Clock.Now(), Restarts: map[Cause]int{},
+		},
+	}
+}
+
+func (u *unit) now() time.Time { return u.config.Clock.Now() }
+
+func (u *unit) wake() {
+	select {
+	case u.signal <- struct{}{}:
+	default:
+	}
+}
+
+func (u *unit) wanted() *want {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.want
+}
+
+// give says what is wanted from now on.
+func (u *unit) give(w *want) {
+	u.mu.Lock()
+	if before := u.want; before.next != nil || !closed(before.adopted) {
+		before.abandon()
+		w.overtaken = append(before.overtaken, before.adopted)
+	}
+	u.want = w
+	u.mu.Unlock()
+	u.wake()
+}
+
+func (u *unit) current() *turn {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.turn
+}
+
+func (u *unit) join(t *turn) {
+	u.mu.Lock()
+	u.turn = t
+	u.mu.Unlock()
+	u.wake()
+}
+
+// leave is called when the turn has ended and nothing of the unit runs in it.
+func (u *unit) leave(t *turn) {
+	u.mu.Lock()
+	u.turn = nil
+	u.mu.Unlock()
+	u.completedIn = nil
+	t.stage(u.name).settle()
+	close(t.left[u.name])
+}
+
+// refused is called when the API server refuses a request of a run.
+func (u *unit) refused() {
+	u.mu.Lock()
+	u.doubted = true
+	u.mu.Unlock()
+	u.wake()
+}
+
+// checkDoubts has the access checked again if something was refused.
+func (u *unit) checkDoubts() {
+	u.mu.Lock()
+	doubted := u.doubted
+	u.doubted = false
+	u.mu.Unlock()
+	if doubted && u.config.Check != nil {
+		u.inquiry.doubt(u.now())
 	}
 }
 
 func (u *unit) snapshot() Status {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.status
+	status := u.status
+	status.Restarts = maps.Clone(status.Restarts)
+	return status
+}
+
+func (u *unit) runningController() controllers.Controller {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.running
+}
+
+func (u *unit) setRunning(controller controllers.Controller) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.running = controller
 }
 
 func (u *unit) checkHealth(ctx context.Context) (note string, err error) {
-	u.mu.Lock()
-	status, checker := u.status, u.checker
-	u.mu.Unlock()
+	status := u.snapshot()
 	note = string(status.State)
 	if status.Reason != "" {
 		note += ": " + status.Reason
 	}
-	if checker != nil {
+	if status.State == Stuck {
+		return "", errors.New(note)
+	}
+	if checker, ok := u.runningController().(controllers.HealthChecker); ok {
 		err = checker.CheckHealth(ctx)
 	}
 	return note, err
 }
 
-func (u *unit) setChecker(checker controllers.HealthChecker) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.checker = checker
-}
-
 func (u *unit) enter(state State, reason string) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.status.State, u.status.Reason, u.status.Since = state, reason, u.clock.Now()
+	u.change(func(s *Status) { s.State, s.Reason = state, reason })
 }
 
-// live keeps the controller built and serves the turns that come, until stop ends.
+// change changes the status and says so, if it then differs.
+func (u *unit) change(edit func(*Status)) {
+	before := u.snapshot()
+	u.mu.Lock()
+	edit(&u.status)
+	if u.status.State != before.State {
+		u.status.Since = u.now()
+	}
+	if u.status.State != Backoff {
+		u.status.RetryAt = time.Time{}
+	}
+	changed := u.status.State != before.State || u.status.Reason != before.Reason
+	u.mu.Unlock()
+	if changed && u.config.OnChange != nil {
+		u.config.OnChange(before, u.snapshot())
+	}
+}
+
+// pause is what the unit waits for before it looks again. Its zero value waits for a
+// signal, an answer or the end of the turn alone.
+type pause struct {
+	none  bool
+	until time.Time
+	event <-chan struct{}
+}
+
+// live does what is wanted of the controller, until stop ends.
 func (u *unit) live(stop context.Context) {
 	stop = klog.NewContext(stop, klog.LoggerWithValues(klog.FromContext(stop), "controller", u.name))
 	defer close(u.exited)
-	defer u.release()
+	defer u.letGo(Stopped, "")
 	for {
-		retry := u.prepare(stop)
-		select {
-		case <-stop.Done():
+		p, goOn := u.step(stop)
+		if !goOn {
 			return
-		case t := <-u.turns:
-			u.serve(stop, t)
-		case <-retry:
+		}
+		if !p.none {
+			u.await(stop, p)
 		}
 	}
 }
 
-// prepare builds the controller if that is due, and otherwise returns a channel that
-// says when it is.
-func (u *unit) prepare(stop context.Context) (retry <-chan time.Time) {
-	if u.next != nil || u.skipped || stop.Err() != nil {
-		return nil
+// step does what is due and tells what to wait for. It alone decides.
+func (u *unit) step(stop context.Context) (p pause, goOn bool) {
+	u.adopt(stop)
+	u.checkDoubts()
+	t := u.current()
+	switch {
+	case t != nil && t.ctx.Err() != nil:
+		u.leave(t)
+		return pause{none: true}, true
+	case t == nil && stop.Err() != nil:
+		return pause{}, false
+	case !u.w.enabled:
+		u.letGo(Disabled, u.w.reason)
+		t.settle(u.name)
+		return pause{}, true
+	case t == nil && u.config.Cold:
+		u.letGo(Stopped, "built when this replica leads")
+		return pause{}, true
 	}
-	if pause := u.retryAt.Sub(u.clock.Now()); pause > 0 {
-		return u.clock.After(pause)
-	}
-	if u.construct(stop) || u.skipped {
-		return nil
-	}
-	return u.clock.After(u.retryAt.Sub(u.clock.Now()))
-}
-
-// construct calls Init. When that fails, retryAt is set.
-func (u *unit) construct(ctx context.Context) bool {
-	u.enter(Building, "")
-	next, err := u.init(ctx)
-	if reason, skip := controllers.SkipReason(err); skip {
-		u.skipped = true
-		u.enter(Skipped, reason)
-		klog.FromContext(ctx).Info("Controller is skipped", "reason", reason)
-		return false
-	}
-	if err != nil {
-		u.fail(ctx, "Controller cannot be built", err, 0)
-		return false
-	}
-	u.replaceView(next.Context.Informers)
-	u.next = next
-	u.enter(Warm, "")
-	return true
-}
-
-func (u *unit) init(ctx context.Context) (b *build, err error) {
-	parts, err := u.newRun(u.name)
-	if err != nil {
-		return nil, err
-	}
-	ctx, discard := context.WithCancel(context.WithoutCancel(ctx))
-	defer func() {
-		if reason := recover(); reason != nil {
-			err = newPanicError(reason)
+	if u.config.Check != nil {
+		u.inquiry.ask(u, u.w.controller, u.now())
+		switch missing := u.inquiry.missing(); {
+		case missing != "":
+			u.block(stop, missing)
+			t.settle(u.name)
+			return pause{until: u.inquiry.due}, true
+		case u.inquiry.verdict == nil && u.inquiry.err != nil:
+			t.settle(u.name)
+			u.enter(Building, "its access cannot be checked: "+firstLine(u.inquiry.err.Error()))
+			return pause{until: u.inquiry.due}, true
+		case u.inquiry.verdict == nil:
+			u.enter(Building, "its access is checked")
+			return pause{}, true
 		}
-		if err != nil {
-			discard()
-			parts.Fence.Shut()
-			parts.Context.Informers.Release()
-		}
-	}()
-	controller, err := u.controller.Init(ctx, parts.Context)
-	if err != nil {
-		return nil, err
 	}
-	return &build{RunParts: parts, controller: controller, discard: discard}, nil
+	if u.next == nil {
+		p = u.construct(stop, t)
+	} else {
+		p = u.start(stop, t)
+	}
+	if due := u.inquiry.due; !due.IsZero() && (p.until.IsZero() || due.Before(p.until)) {
+		p.until = due
+	}
+	return p, true
 }
 
-// replaceView releases the caches of the run before, now that the new build has
+// await waits until there may be something to do.
+func (u *unit) await(stop context.Context, p pause) {
+	var timeout <-chan time.Time
+	if !p.until.IsZero() {
+		timer := u.config.Clock.NewTimer(max(p.until.Sub(u.now()), 0))
+		defer timer.Stop()
+		timeout = timer.C()
+	}
+	over := stop.Done()
+	if t := u.current(); t != nil {
+		over = t.ctx.Done()
+	}
+	select {
+	case <-u.signal:
+	case <-over:
+	case <-timeout:
+	case <-p.event:
+	case a := <-u.inquiry.answers:
+		if u.inquiry.take(a, u.now()) && u.next != nil {
+			u.dropNext() // Served has other answers now
+		}
+	}
+}
+
+// adopt takes over what is wanted, once nothing runs of what was wanted before.
+func (u *unit) adopt(ctx context.Context) {
+	u.mu.Lock()
+	w := u.want
+	next := w.next
+	w.next = nil
+	u.mu.Unlock()
+	if w == u.w {
+		return
+	}
+	switch {
+	case w.enabled && !u.w.enabled:
+		klog.FromContext(ctx).Info("Controller is enabled", "reason", w.reason)
+	case !w.enabled && u.w.enabled:
+		klog.FromContext(ctx).Info("Controller is disabled", "reason", w.reason)
+	case w.enabled:
+		klog.FromContext(ctx).Info("Controller has new options")
+	}
+	u.w = w
+	u.dropNext()
+	u.failures, u.retryAt, u.skipped, u.completedIn = 0, time.Time{}, false, nil
+	u.inquiry.forget()
+	if w.verdict != nil {
+		u.inquiry.take(answer{verdict: *w.verdict}, u.now())
+	}
+	if next != nil {
+		u.replaceView(next.Context.Informers)
+		u.next = next
+	}
+	for _, overtaken := range w.overtaken {
+		close(overtaken)
+	}
+	close(w.adopted)
+}
+
+// block gives everything up until what is missing appears.
+func (u *unit) block(ctx context.Context, missing string) {
+	if status := u.snapshot(); status.State != Blocked || status.Reason != missing {
+		klog.FromContext(ctx).Info("Controller is blocked; it starts by itself once this is there", "missing", missing)
+	}
+	u.failures, u.retryAt, u.skipped, u.completedIn = 0, time.Time{}, false, nil
+	u.letGo(Blocked, missing)
+}
+
+// letGo gives up the build and the caches.
+func (u *unit) letGo(state State, reason string) {
+	u.dropNext()
+	u.replaceView(nil)
+	if state == Stopped && u.skipped {
+		return // the reason for that is worth more
+	}
+	u.enter(state, reason)
+}
+
+func (u *unit) dropNext() {
+	if u.next != nil {
+		u.next.drop()
+		u.next = nil
+	}
+}
+
+// replaceView releases the caches of the build before, now that the new one has
 // asked for the same ones: in this order nothing is listed again.
 func (u *unit) replaceView(view *clients.Informers) {
-	if u.view != nil {
+	if u.view != nil && u.view != view {
 		u.view.Release()
 	}
 	u.view = view
 }
 
-// release lets go of everything that the unit holds.
-func (u *unit) release() {
-	if u.next != nil {
-		u.next.Fence.Shut()
-		u.next.discard()
-		u.next = nil
+// construct calls Init if that is due.
+func (u *unit) construct(ctx context.Context, t *turn) pause {
+	switch {
+	case u.skipped:
+		t.settle(u.name)
+		return pause{}
+	case u.completedIn != nil:
+		return pause{}
+	case u.now().Before(u.retryAt):
+		t.settle(u.name)
+		return pause{until: u.retryAt}
 	}
-	u.replaceView(nil)
-	if !u.skipped {
-		u.enter(Stopped, "")
+	if status := u.snapshot(); status.State == Blocked {
+		klog.FromContext(ctx).Info("Controller is no longer blocked", "missed", status.Reason)
 	}
+	u.enter(Building, "")
+	var verdict Verdict
+	if u.inquiry.verdict != nil {
+		verdict = *u.inquiry.verdict
+	}
+	next, err := u.init(ctx, u.w.controller, servedBy(verdict))
+	if reason, skip := controllers.SkipReason(err); skip {
+		u.skipped = true
+		u.enter(Skipped, reason)
+		klog.FromContext(ctx).Info("Controller is skipped", "reason", reason)
+	} else if err != nil {
+		u.fail(ctx, "Controller cannot be built", err, 0)
+	} else {
+		u.replaceView(next.Context.Informers)
+		u.next = next
+	}
+	return pause{none: true}
+}
+
+func servedBy(verdict Verdict) func(schema.GroupVersionResource) bool {
+	return func(resource schema.GroupVersionResource) bool { return verdict.Served[resource] }
+}
+
+// syncPoll is how often the author's own caches are asked whether they have synced.
+const syncPoll = 20 * time.Millisecond
+
+// start runs the current build if its caches are synced, this replica leads, and
+// what it needs has settled.
+func (u *unit) start(stop context.Context, t *turn) pause {
+	if next, own := u.next.unsynced(); next != nil || own {
+		u.enter(Building, "its caches are syncing")
+		p := pause{event: next}
+		if own {
+			p.until = u.now().Add(syncPoll)
+		}
+		return p
+	}
+	if t == nil {
+		u.enter(Warm, "")
+		return pause{}
+	}
+	if need := t.unsettled(u.needs); need != nil {
+		u.enter(Warm, "what it needs has not started yet")
+		return pause{event: need}
+	}
+	if at := t.starts[u.name]; u.now().Before(at) {
+		return pause{until: at}
+	}
+	u.runOnce(stop, t)
+	return pause{none: true}
 }
 
 // fail records a failure and when the next attempt is due.
 func (u *unit) fail(ctx context.Context, message string, err error, lasted time.Duration) {
 	u.failures = failuresAfter(u.failures, lasted)
-	pause := backoff(u.failures, jitter())
-	u.retryAt = u.clock.Now().Add(pause)
-	u.mu.Lock()
-	u.status.Restarts++
-	u.mu.Unlock()
-	u.enter(Backoff, err.Error())
-	values := []any{"failures", u.failures, "pause", pause.Round(time.Millisecond)}
+	wait := backoff(u.failures, jitter())
+	u.retryAt = u.now().Add(wait)
+	cause := causeOf(err)
+	u.change(func(s *Status) {
+		s.Restarts[cause]++
+		s.State, s.Reason, s.RetryAt = Backoff, firstLine(err.Error()), u.retryAt
+		s.LastError, s.LastErrorAt = s.Reason, u.now()
+	})
+	values := []any{"failures", u.failures, "pause", wait.Round(time.Millisecond)}
 	var p *panicError
 	if errors.As(err, &p) {
 		values = append(values, "stack", p.stack)
@@ -244,171 +438,11 @@ func (u *unit) fail(ctx context.Context, message string, err error, lasted time.
 	klog.FromContext(ctx).Error(err, message, values...)
 }
 
-// serve runs the controller for one turn, again after each failure.
-func (u *unit) serve(stop context.Context, t *turn) {
-	s := t.stages[u.name]
-	defer s.end()
-	if u.skipped || !t.awaitNeeds(u) {
-		return
-	}
-	for t.ctx.Err() == nil {
-		if u.next == nil {
-			if !u.await(t) {
-				return
-			}
-			if !u.construct(stop) {
-				s.settle()
-				if u.skipped {
-					return
-				}
-				continue
-			}
-		}
-		if u.runOnce(stop, t, s) {
-			s.end()
-			<-t.ctx.Done()
-		}
-	}
-}
-
-// await waits out the backoff. It tells whether the turn still goes on.
-func (u *unit) await(t *turn) bool {
-	pause := u.retryAt.Sub(u.clock.Now())
-	if pause <= 0 {
-		return t.ctx.Err() == nil
-	}
-	timer := u.clock.NewTimer(pause)
-	defer timer.Stop()
+func closed(c <-chan struct{}) bool {
 	select {
-	case <-timer.C():
+	case <-c:
 		return true
-	case <-t.ctx.Done():
+	default:
 		return false
 	}
 }
-
-// runOnce runs the current build and tells whether the controller has completed.
-func (u *unit) runOnce(stop context.Context, t *turn, s *stage) (completed bool) {
-	informers := u.next.Context.Informers
-	if err := informers.WaitForSync(t.ctx); err != nil {
-		return false // the turn has ended; the build has not run and stays for the next
-	}
-	b := u.next
-	u.next = nil
-	started := u.clock.Now()
-	err := u.supervise(t, s, b)
-	s.settle()
-	b.Fence.Shut()
-	b.discard()
-	u.detach(stop, informers)
-	switch {
-	case t.ctx.Err() != nil:
-		u.failures = 0
-		u.enter(Stopped, "")
-		klog.FromContext(stop).V(2).Info("Controller stopped")
-	case err != nil:
-		u.fail(stop, "Controller failed; it is restarted alone", err, u.clock.Since(started))
-	case u.controller.RestartCompleted:
-		u.failures = 0
-		u.retryAt = u.clock.Now().Add(backoffFirst)
-		u.enter(Backoff, "completed; it is to be restarted")
-	default:
-		u.failures = 0
-		u.enter(Completed, "")
-		klog.FromContext(stop).Info("Controller completed")
-		return true
-	}
-	return false
-}
-
-// detachTimeout bounds the wait for the last call of a run's event handlers.
-const detachTimeout = 5 * time.Second
-
-func (u *unit) detach(ctx context.Context, informers *clients.Informers) {
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), detachTimeout)
-	defer cancel()
-	if err := informers.Detach(bounded); err != nil {
-		klog.FromContext(ctx).Error(err, "An event handler of the controller does not return")
-	}
-}
-
-// supervise calls Run and returns what came of it. The run's context is its own, so
-// that at a drain those that need it stop first; it carries the turn's values.
-func (u *unit) supervise(t *turn, s *stage, b *build) error {
-	if err := b.Fence.Open(t.ctx); err != nil {
-		return err // the term is over; so is the turn
-	}
-	ctx, cancel := context.WithCancelCause(context.WithoutCancel(t.ctx))
-	defer cancel(nil)
-	ctx = klog.NewContext(ctx, klog.LoggerWithValues(klog.FromContext(t.ctx), "controller", u.name))
-
-	u.enter(Running, "") // before anything can make it draining
-	if checker, ok := b.controller.(controllers.HealthChecker); ok {
-		u.setChecker(checker)
-		defer u.setChecker(nil)
-	}
-	over := make(chan struct{})
-	var helpers sync.WaitGroup
-	defer helpers.Wait()
-	defer close(over)
-	helpers.Go(func() {
-		t.awaitStop(u, over)
-		select {
-		case <-over:
-		default:
-			u.enter(Draining, "")
-			cancel(context.Cause(t.ctx))
-		}
-	})
-	if readier, ok := b.controller.(controllers.Readier); ok {
-		ready := readier.Ready()
-		helpers.Go(func() {
-			select {
-			case <-ready:
-				s.settle()
-			case <-over:
-			}
-		})
-	} else {
-		s.settle()
-	}
-
-	klog.FromContext(ctx).V(2).Info("Controller running")
-	if err := b.Context.Informers.Attach(); err != nil {
-		return err
-	}
-	result := make(chan error, 1)
-	go call(ctx, b.controller, result)
-	select {
-	case err := <-result:
-		return err
-	case fault := <-b.Context.Informers.Faults():
-		cancel(fault)
-		<-result
-		return fault
-	}
-}
-
-// call calls Run and sends what came of it, a panic and a runtime.Goexit included.
-func call(ctx context.Context, controller controllers.Controller, result chan<- error) {
-	err := errors.New("Run ended its goroutine with runtime.Goexit")
-	defer func() {
-		if reason := recover(); reason != nil {
-			err = newPanicError(reason)
-		}
-		result <- err
-	}()
-	err = controller.Run(ctx)
-}
-
-// panicError is a panic of Init or Run.
-type panicError struct {
-	reason any
-	stack  string
-}
-
-func newPanicError(reason any) *panicError {
-	return &panicError{reason: reason, stack: string(debug.Stack())}
-}
-
-func (p *panicError) Error() string { return fmt.Sprintf("panic: %v", p.reason) }
