@@ -258,7 +258,7 @@ func TestMissingAccessBlocksOneController(t *testing.T) {
 			t.Errorf("checks while nothing is missing: got %d more, want none", got-before)
 		}
 		c.set(widgets, false)
-		s.refuse["foo"]()
+		s.refused("foo")
 		time.Sleep(2 * time.Second)
 		s.expect("after it went", "foo blocked, good running")
 		c.set(widgets, true)
@@ -279,7 +279,7 @@ func TestRefusalAloneStopsNothing(t *testing.T) {
 		drain, _ := s.lead()
 		for range 600 {
 			time.Sleep(100 * time.Millisecond)
-			s.refuse["foo"]()
+			s.refused("foo")
 		}
 		if got := c.asked(); got < 10 || got > 17 {
 			t.Errorf("checks in a minute of refusals: got %d, want one every 4 s", got)
@@ -300,7 +300,7 @@ func TestUncheckableAccessIsAskedAgain(t *testing.T) {
 		drain, _ := s.lead()
 		time.Sleep(time.Second)
 		c.fail(errors.New("connection refused"))
-		s.refuse["foo"]()
+		s.refused("foo")
 		time.Sleep(time.Minute)
 		s.expect("what is not known stops nothing", "foo running")
 		drain()
@@ -325,7 +325,7 @@ func TestOptionalAccessRebuildsWhenItChanges(t *testing.T) {
 			t.Errorf("Init: got %d calls, want 2", inits)
 		}
 		c.set(gadgets, false)
-		s.refuse["foo"]()
+		s.refused("foo")
 		time.Sleep(5 * time.Second)
 		s.expect("after it went", "foo running")
 		if inits != 3 {

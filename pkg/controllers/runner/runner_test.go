@@ -134,6 +134,14 @@ func (s *scene) apply(name string, edit func(*runner.Desired)) error {
 	return s.runner.Apply(s.t.Context(), s.config.Controllers)
 }
 
+// refused is what a client of the controller reports when the API server refuses.
+func (s *scene) refused(name string) {
+	s.mu.Lock()
+	call := s.refuse[name]
+	s.mu.Unlock()
+	call()
+}
+
 func disable(d *runner.Desired) { d.Enabled, d.Reason = false, "disabled by --controllers" }
 func enable(d *runner.Desired)  { d.Enabled, d.Reason = true, "enabled by --controllers" }
 
