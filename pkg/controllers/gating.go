@@ -110,15 +110,15 @@ func (r *Registry) checkItem(item, name string) error {
 	if _, known := r.canonical[name]; known {
 		return nil
 	}
-	if near := nearest(name, slices.Sorted(maps.Keys(r.canonical))); near != "" {
+	if near := Nearest(name, slices.Sorted(maps.Keys(r.canonical))); near != "" {
 		return fmt.Errorf("unknown controller %q; did you mean %q? valid names: %s", name, near, valid)
 	}
 	return fmt.Errorf("unknown controller %q; valid names: %s", name, valid)
 }
 
-// nearest returns the candidate with the smallest edit distance to name, or "" if
+// Nearest returns the candidate with the smallest edit distance to name, or "" if
 // none is close enough to be what was meant.
-func nearest(name string, candidates []string) string {
+func Nearest(name string, candidates []string) string {
 	best, distance := "", max(2, len(name)/3)+1
 	for _, candidate := range candidates {
 		if d := editDistance(strings.ToLower(name), candidate); d < distance {

@@ -55,7 +55,7 @@ func (e *runError) Unwrap() error { return e.error }
 // NewCommand returns the command of the manager called name, with its subcommands.
 // Running it configures klog and signals for the whole process.
 func NewCommand(name string, registry *controllers.Registry) *cobra.Command {
-	opts := options.New(name, registry)
+	line := options.NewCommandLine(name, registry)
 	command := filepath.Base(os.Args[0]) // what the user calls it by
 	root := &cobra.Command{
 		Use:     command,
@@ -75,6 +75,10 @@ Subcommands:
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			opts, err := line.Load()
+			if err != nil {
+				return err
+			}
 			config, err := opts.Complete(os.Getenv)
 			if err != nil {
 				return err
@@ -94,7 +98,7 @@ Subcommands:
 		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
 	})
 
-	sections := opts.Flags()
+	sections := line.Flags()
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	sections.FlagSet("global").Bool("version", false, "Print the version and exit.") // found and served by cobra
 	globalflag.AddGlobalFlags(sections.FlagSet("global"), name, logs.SkipLoggingConfigurationFlags())
@@ -104,7 +108,7 @@ Subcommands:
 	columns, _, _ := term.TerminalSize(root.OutOrStdout())
 	cliflag.SetUsageAndHelpFunc(root, sections, columns)
 
-	list := newControllersCommand(opts)
+	list := newControllersCommand(line)
 	own := cliflag.NamedFlagSets{}
 	own.FlagSet("output").AddFlagSet(list.Flags())
 	for _, section := range sections.Order {

@@ -38,7 +38,7 @@ func newHealth(ctx context.Context, h *host) *health {
 	}
 	checks.ready.Add("leader-election", func(context.Context) (string, error) { return candidacy(h.elector.Status()) })
 	checks.ready.Add("shutdown", checks.shutdown)
-	for _, controller := range h.config.Enabled {
+	for _, controller := range h.config.Enabled() {
 		r := h.led
 		if controller.EveryReplica {
 			r = h.every

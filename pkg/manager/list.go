@@ -15,22 +15,20 @@ import (
 )
 
 // newControllersCommand lists the gates. It touches no cluster.
-func newControllersCommand(opts *options.Options) *cobra.Command {
+func newControllersCommand(line *options.CommandLine) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "controllers",
 		Short: "List the controllers, which are enabled, and why",
-		Long: "Lists every registered controller, whether the given flags enable it, and why.\n" +
+		Long: "Lists every registered controller, whether the given flags and configuration file enable it, and why.\n" +
 			"It takes the same flags as the manager itself and needs no cluster.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := opts.Validate(); err != nil {
-				return err
-			}
-			rows, err := opts.Table()
+			opts, err := line.Load()
 			if err != nil {
 				return err
 			}
+			rows := opts.Table()
 			switch output {
 			case "table":
 				return printTable(cmd.OutOrStdout(), rows)

@@ -55,8 +55,8 @@ func newHost(ctx context.Context, config *options.Config) (*host, error) {
 	h := &host{config: config, metrics: metrics.NewKubeRegistry()}
 	logger := klog.FromContext(ctx)
 	logger.Info("Starting", "version", options.Version(), "apiServer", config.REST.Host, "pod", klog.KRef(config.Pod.Namespace, config.Pod.Name))
-	for _, decision := range config.Decisions {
-		logger.Info("Controller gate", "controller", decision.Name, "enabled", decision.Enabled, "reason", decision.Reason)
+	for _, controller := range config.Controllers {
+		logger.Info("Controller gate", "controller", controller.Name, "enabled", controller.Decision.Enabled, "reason", controller.Decision.Reason)
 	}
 	var err error
 	if h.identity, err = leaderelection.OpenIdentity(leaderelection.IdentityConfig{
@@ -74,7 +74,7 @@ func newHost(ctx context.Context, config *options.Config) (*host, error) {
 		return nil, err
 	}
 	var led, every []*controllers.Configured
-	for _, controller := range config.Enabled {
+	for _, controller := range config.Enabled() {
 		if controller.EveryReplica {
 			every = append(every, controller)
 		} else {
@@ -88,14 +88,17 @@ func newHost(ctx context.Context, config *options.Config) (*host, error) {
 }
 
 func (h *host) newElector() (*leaderelection.Elector, error) {
-	election := h.config.Election
+	if len(h.config.Groups) > 1 {
+		return nil, errors.New("more than one lease group is not supported; put all controllers into one")
+	}
+	election, lease := h.config.Election, h.lease()
 	instruments := leaderelection.NewMetrics()
 	if err := instruments.Register(h.metrics); err != nil {
 		return nil, err
 	}
 	config := leaderelection.Config{
-		Namespace:    election.Namespace,
-		LeaseName:    election.LeaseName,
+		Namespace:    lease.LeaseNamespace,
+		LeaseName:    lease.LeaseName,
 		Identity:     h.identity,
 		REST:         h.config.REST,
 		Timing:       election.Timing,
@@ -109,10 +112,18 @@ func (h *host) newElector() (*leaderelection.Elector, error) {
 		Events:      h.events.leaseRecorder(h.config.Name),
 		Metrics:     instruments,
 	}
-	if !election.Enabled {
+	if !election.Enabled || lease.LeaseName == "" {
 		return leaderelection.NewUnelected(config)
 	}
 	return leaderelection.New(config)
+}
+
+// lease returns the lease group; empty if every controller runs on every replica.
+func (h *host) lease() options.Group {
+	if len(h.config.Groups) == 0 {
+		return options.Group{}
+	}
+	return h.config.Groups[0]
 }
 
 // newLedRun makes what one run of a controller that needs the lease works with.
@@ -146,7 +157,7 @@ func (h *host) newRun(name string, config clients.SetConfig) (runner.RunParts, e
 		PodUID:       h.config.Pod.UID,
 	}
 	if h.config.Election.Enabled {
-		instance.Lease, instance.LeaseNamespace = h.config.Election.LeaseName, h.config.Election.Namespace
+		instance.Lease, instance.LeaseNamespace = h.lease().LeaseName, h.lease().LeaseNamespace
 	}
 	return runner.RunParts{Context: &controllers.Context{
 		Name:      name,

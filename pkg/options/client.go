@@ -41,14 +41,14 @@ func (c *client) addFlags(flags *pflag.FlagSet) {
 	flags.Int32Var(&c.connection.Burst, "kube-api-burst", c.connection.Burst, "Requests that may exceed --kube-api-qps at once.")
 }
 
-func (c *client) validate() (errs []error) {
+func (c *client) validate(p *places) (errs []error) {
 	switch c.connection.ContentType {
 	case "application/json", "application/vnd.kubernetes.protobuf":
 	default:
-		errs = append(errs, fmt.Errorf("--kube-api-content-type=%q is not known; use application/json or application/vnd.kubernetes.protobuf", c.connection.ContentType))
+		errs = append(errs, fmt.Errorf("%s is not known; use application/json or application/vnd.kubernetes.protobuf", p.at("clientConnection.contentType", c.connection.ContentType)))
 	}
 	if c.connection.QPS > 0 && c.connection.Burst < 1 {
-		errs = append(errs, fmt.Errorf("--kube-api-burst=%d would let no request pass; use at least 1, or --kube-api-qps=0 for no limit", c.connection.Burst))
+		errs = append(errs, fmt.Errorf("%s would let no request pass; use at least 1, or %s for no limit", p.at("clientConnection.burst", c.connection.Burst), p.hint("clientConnection.qps", "0")))
 	}
 	return errs
 }

@@ -1,15 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Incumbent Authors.
 
-// Package options turns command-line flags into one validated, completed Config.
+// Package options turns command-line flags and a configuration file into one
+// validated, completed Config.
 //
-//	New ──► Flags (named sections, as --help prints them) ──► parse
-//	                     │
+//	CommandLine: the flags, to be parsed ──► --config ──► ReadFile
+//	                     │ the arguments as given             │
+//	                     ▼                                    ▼
+//	    Load: fresh defaults ◄── the file's content ◄── the arguments, again
+//	                     │ every mistake at once
 //	                     ▼
-//	    Validate: every mistake at once ──► Complete: Config for manager.Run
+//	    Options ──► Complete ──► Config for manager.Run
+//	                               │ Reload(file): the same way, the same arguments
+//	                               ▼
+//	    Compare(running, next) ──► Changes: what takes effect now, what needs a restart
 //
-// Guarantees: Validate touches neither the network nor a file, so that subcommands
-// which only explain the configuration can use it; every error names the flag, the
-// value, what is valid and, where it can be guessed, what was meant; a Config that
-// Complete returns can be run.
+// Guarantees: Load is pure, so that it serves the start, every reload, and the
+// subcommands which only explain the configuration; it touches neither the network
+// nor a file. A flag that is given always wins over the file. Every error names the
+// flag, or the file, line and field, the value, what is valid and, where it can be
+// guessed, what was meant. A Config that Complete returns can be run.
 package options

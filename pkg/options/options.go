@@ -7,115 +7,123 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	genericoptions "k8s.io/apiserver/pkg/server/options"
-	"k8s.io/client-go/rest"
 	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/component-base/featuregate"
 	logsapi "k8s.io/component-base/logs/api/v1"
 
 	"github.com/incumbent-io/incumbent/pkg/controllers"
-	"github.com/incumbent-io/incumbent/pkg/leaderelection"
 )
 
-// DefaultSecurePort is where health is served by default, over HTTPS.
-const DefaultSecurePort = 10257
+// The choices of --standby.
+const (
+	// StandbyWarm builds the controllers and syncs their caches before leading.
+	StandbyWarm = "warm"
+	// StandbyCold builds and caches nothing until the replica leads.
+	StandbyCold = "cold"
+)
 
-// Options are the settings of a manager as its user gave them. Use New, then parse
-// the Flags. Not safe for concurrent use.
+// Options are the valid settings of a manager. Load makes them. Not safe for
+// concurrent use.
 type Options struct {
 	name        string
 	registry    *controllers.Registry
+	args        []string
+	file        *File
+	config      string // --config
 	client      client
 	election    election
 	serving     *genericoptions.SecureServingOptions
+	standby     string
 	list        []string
+	leaseGroups []leaseGroup
+	fileGates   map[string]bool
+	flagGates   map[string]bool
 	features    featuregate.MutableVersionedFeatureGate
 	logging     *logsapi.LoggingConfiguration
 	controllers map[string]*controllers.Configured
+
+	document *document // points into the fields above
+	flags    cliflag.NamedFlagSets
+	places   *places
+	mistakes []error // of the file
+	pinned   []string
+	grouping *grouping
 }
 
-// Config is what manager.Run needs: complete and consistent.
-type Config struct {
-	// Name is the manager's name, in logs and user agents.
-	Name string
-	// REST reaches the API server. Its rate limiter, if any, is shared by all
-	// controllers.
-	REST *rest.Config
-	// Election tells how the leader is elected.
-	Election Election
-	// Pod is where the process runs.
-	Pod Pod
-	// Decisions has one entry for every registered controller, sorted by name.
-	Decisions []controllers.Decision
-	// Enabled are the controllers to run, each after all that it needs.
-	Enabled []*controllers.Configured
-	// Serving is where health is served; nil serves nothing.
-	Serving *genericoptions.SecureServingOptions
-	// Logging is applied once per process, by manager.Main.
-	Logging *logsapi.LoggingConfiguration
-	// Features are the feature gates of this manager.
-	Features featuregate.FeatureGate
-	// Abort, if not nil, ends the process's work at once when it is closed: the
-	// fence shuts and the lease is not released.
-	Abort <-chan struct{}
+// Load returns the options of the manager called name: fresh defaults, over them the
+// file, which may be nil, and over it the arguments, so that a flag that is given
+// always wins. The name is also the default name of its Lease. The arguments are
+// flags alone; --config among them is not followed.
+//
+// Load is pure: equal arguments give equal options. The error holds every mistake,
+// one in each line. Options of controllers that are not enabled count too: a mistake
+// in them would come to light at the worst time.
+func Load(name string, registry *controllers.Registry, args []string, file *File) (*Options, error) {
+	o := newOptions(name, registry)
+	o.args, o.file = slices.Clone(args), file
+	if file != nil {
+		o.read(file)
+	}
+	inFile := o.document.settings()
+	if err := o.parse(args); err != nil {
+		return nil, err
+	}
+	o.mistakes = append(o.mistakes, o.resolveGates()...)
+	o.grouping = o.group()
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	o.pinned = o.pinnedFields(inFile)
+	return o, nil
 }
 
-// Pod identifies the Pod of the process. All fields are empty outside a Pod.
-type Pod struct{ Name, Namespace, UID string }
-
-// New returns the default options of the manager called name. The name is also the
-// default name of its Lease.
-func New(name string, registry *controllers.Registry) *Options {
+// newOptions returns the defaults. The flags are made here, before a file is read:
+// some of them set their default when they are made.
+func newOptions(name string, registry *controllers.Registry) *Options {
 	o := &Options{
 		name:        name,
 		registry:    registry,
 		client:      newClient(),
 		election:    newElection(name),
-		serving:     genericoptions.NewSecureServingOptions(),
+		serving:     newServing(name),
+		standby:     StandbyWarm,
 		list:        []string{"*"},
-		features:    featuregate.NewFeatureGate(),
+		features:    newGates(name, registry),
 		logging:     logsapi.NewLoggingConfiguration(),
 		controllers: map[string]*controllers.Configured{},
-	}
-	o.serving.BindPort = DefaultSecurePort
-	o.serving.ServerCert = genericoptions.GeneratableKeyCert{PairName: name} // in memory unless --cert-dir says otherwise
-	for _, err := range []error{
-		logsapi.AddFeatureGates(o.features),
-		o.features.Add(registry.FeatureGates()),
-	} {
-		if err != nil {
-			panic(fmt.Sprintf("manager %q: feature gates: %v", name, err)) // a gate declared twice: a programmer's mistake
-		}
 	}
 	for _, name := range registry.Names() {
 		registration, _ := registry.Lookup(name)
 		o.controllers[name] = registration.Configure()
 	}
+	o.document = newDocument(o)
+	o.addFlags()
+	o.places = &places{flags: o.document.flags(), set: o.flagSet()}
 	return o
 }
 
-// Flags returns every flag in its section. Parsing them changes o.
-func (o *Options) Flags() cliflag.NamedFlagSets {
-	var sections cliflag.NamedFlagSets
-	generic := sections.FlagSet("generic")
+// addFlags makes every flag, in its section.
+func (o *Options) addFlags() {
+	generic := o.flags.FlagSet("generic")
+	generic.StringVar(&o.config, "config", o.config, "Path of a configuration file, YAML or JSON. A flag that is given wins over the file. The file is watched; what a running manager cannot take over from it needs a restart.")
 	generic.StringSliceVar(&o.list, controllers.FlagControllers, o.list, fmt.Sprintf(
 		`Controllers to run: "*" stands for all that are on by default, "foo" enables the controller foo, "-foo" disables it. All: %s. Disabled by default: %s.`,
 		strings.Join(o.registry.Names(), ", "), cmp.Or(strings.Join(o.disabledByDefault(), ", "), "none")))
-	o.features.AddFlag(generic)
-	o.client.addFlags(sections.FlagSet("API client"))
-	o.election.addFlags(sections.FlagSet("leader election"))
-	o.serving.AddFlags(sections.FlagSet("secure serving"))
-	logsapi.AddFlags(o.logging, sections.FlagSet("logs"))
+	addGatesFlag(o.features, &o.flagGates, generic)
+	generic.StringVar(&o.standby, "standby", o.standby, `What a replica that does not lead holds ready: "warm" builds the controllers and fills their caches, so that it takes over at once, "cold" does neither until it leads, which saves memory and load on the API server.`)
+	o.client.addFlags(o.flags.FlagSet("API client"))
+	o.election.addFlags(o.flags.FlagSet("leader election"))
+	o.serving.AddFlags(o.flags.FlagSet("secure serving"))
+	addLoggingFlags(o.logging, o.flags.FlagSet("logs"))
 	for _, name := range o.registry.Names() {
-		mountFlags(o.controllers[name], sections.FlagSet(name+" controller"))
+		mountFlags(o.controllers[name], o.flags.FlagSet(name+" controller"))
 	}
-	return sections
 }
 
 // mountFlags adds a controller's flags under its name. Two flags of one name are a
@@ -139,140 +147,102 @@ func (o *Options) disabledByDefault() (names []string) {
 	return names
 }
 
-// Decisions returns the gate of every controller, or every mistake in --controllers.
-func (o *Options) Decisions() ([]controllers.Decision, error) {
-	decisions, mistakes := o.registry.Gate(o.list, o.features)
-	for i, mistake := range mistakes {
-		mistakes[i] = fmt.Errorf("--%s: %w", controllers.FlagControllers, mistake)
+// flagSet returns the flags of all sections.
+func (o *Options) flagSet() *pflag.FlagSet {
+	flags := pflag.NewFlagSet(o.name, pflag.ContinueOnError)
+	flags.SetNormalizeFunc(cliflag.WordSepNormalizeFunc)
+	for _, section := range o.flags.Order {
+		flags.AddFlagSet(o.flags.FlagSets[section])
 	}
-	return decisions, errors.Join(mistakes...)
+	return flags
 }
 
-// Row is a controller and its gate, for people and scripts.
-type Row struct {
-	controllers.Decision
-	Summary string   `json:"summary"`
-	Aliases []string `json:"aliases,omitempty"`
-	Needs   []string `json:"needs,omitempty"`
+func (o *Options) parse(args []string) error {
+	if err := o.places.set.Parse(args); err != nil {
+		return err
+	}
+	if rest := o.places.set.Args(); len(rest) > 0 {
+		return fmt.Errorf("unexpected argument %q; want flags alone", rest[0])
+	}
+	return nil
 }
 
-// Table returns a row for every registered controller, sorted by name.
-func (o *Options) Table() ([]Row, error) {
-	decisions, err := o.Decisions()
-	rows := make([]Row, len(decisions))
-	for i, decision := range decisions {
-		info := o.controllers[decision.Name].Info
-		rows[i] = Row{Decision: decision, Summary: info.Summary, Aliases: info.Aliases, Needs: info.Needs}
-	}
-	return rows, err
-}
-
-// Validate returns every mistake in the options, joined. Options of controllers that
-// are not enabled count too: a mistake in them would come to light at the worst time.
-func (o *Options) Validate() error {
-	var errs []error
-	if _, err := o.Decisions(); err != nil {
-		errs = append(errs, err)
-	}
-	errs = append(errs, o.client.validate()...)
-	errs = append(errs, o.election.validate()...)
-	errs = append(errs, o.serving.Validate()...)
-	errs = append(errs, o.features.Validate()...)
-	if err := logsapi.Validate(o.logging, o.features, nil).ToAggregate(); err != nil {
-		errs = append(errs, fmt.Errorf("logging flags: %w", err))
-	}
+// validate returns every mistake, joined.
+func (o *Options) validate() error {
+	p := o.places
+	errs := slices.Concat(
+		o.mistakes,
+		o.validateList(),
+		o.validateStandby(),
+		o.client.validate(p),
+		o.election.validate(p),
+		o.grouping.errs,
+		o.validateFencing(),
+		validateServing(o.serving, p),
+		o.features.Validate(),
+		validateLogging(o.logging, o.features, p),
+	)
 	for _, name := range o.registry.Names() {
-		if err := o.controllers[name].Options.Validate(field.NewPath("controllers").Key(name)).ToAggregate(); err != nil {
-			errs = append(errs, err)
+		path := field.NewPath(controllerOptionsPath, name)
+		for _, mistake := range o.controllers[name].Options.Validate(path) {
+			errs = append(errs, fmt.Errorf("%s: %s", p.of(mistake.Field), mistake.ErrorBody()))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// Complete validates the options and returns what manager.Run needs. getenv reads
-// the environment (os.Getenv): POD_NAME, POD_NAMESPACE and POD_UID.
-func (o *Options) Complete(getenv func(string) string) (*Config, error) {
-	if err := o.Validate(); err != nil {
-		return nil, err
+func (o *Options) validateList() []error {
+	_, mistakes := o.registry.Gate(o.list, o.features)
+	for i, mistake := range mistakes {
+		mistakes[i] = fmt.Errorf("%s: %w", o.places.of("controllers"), mistake)
 	}
-	decisions, err := o.Decisions()
-	if err != nil {
-		return nil, err
-	}
-	config, namespace, err := o.client.restConfig(o.name)
-	if err != nil {
-		return nil, err
-	}
-	pod := Pod{Name: getenv("POD_NAME"), Namespace: getenv("POD_NAMESPACE"), UID: getenv("POD_UID")}
-	enabled := o.enabled(decisions)
-	if o.election.fencing {
-		if err := fenceable(pod, enabled); err != nil {
-			return nil, err
-		}
-	}
-	return &Config{
-		Name: o.name,
-		REST: config,
-		Election: Election{
-			Enabled:      o.election.LeaderElect,
-			Namespace:    cmp.Or(o.election.ResourceNamespace, pod.Namespace, namespace, "default"),
-			LeaseName:    o.election.ResourceName,
-			Timing:       o.election.timing(),
-			OnLost:       leaderelection.OnLost(o.election.onLost),
-			IdentityDir:  o.election.identityDir,
-			DrainTimeout: o.election.drainTimeout,
-			Fencing:      o.election.fencing,
-		},
-		Pod:       pod,
-		Decisions: decisions,
-		Enabled:   enabled,
-		Serving:   o.completeServing(),
-		Logging:   o.logging,
-		Features:  o.features,
-	}, nil
+	return mistakes
 }
 
-// enabled returns the enabled controllers in their order of start.
-func (o *Options) enabled(decisions []controllers.Decision) (list []*controllers.Configured) {
-	order, err := o.registry.StartOrder()
-	if err != nil {
-		panic(err) // NewRegistry has checked it
-	}
-	for _, name := range order {
-		if slices.ContainsFunc(decisions, func(d controllers.Decision) bool { return d.Name == name && d.Enabled }) {
-			list = append(list, o.controllers[name])
-		}
-	}
-	return list
-}
-
-// fenceable tells why the fencing policy, which lets the leader's Pod alone write,
-// does not fit. It compares Pods, so the process must be one and know it; and it
-// would refuse what a controller on every replica writes.
-func fenceable(pod Pod, enabled []*controllers.Configured) error {
-	var errs []error
-	if pod.Name == "" || pod.UID == "" {
-		errs = append(errs, fmt.Errorf("--fencing needs the environment variables POD_NAME (%q) and POD_UID (%q): set them by the downward API, as manifests/base does", pod.Name, pod.UID))
-	}
-	for _, controller := range enabled {
-		if !controller.EveryReplica {
-			continue
-		}
-		for _, access := range controller.Access() {
-			if verbs := access.WriteVerbs(); len(verbs) > 0 {
-				errs = append(errs, fmt.Errorf("--fencing lets only the leader write, but controller %q runs on every replica and needs %s on %s; run it in a Deployment of its own with its own service account, or disable it", controller.Name, strings.Join(verbs, ", "), access.Resource.Resource))
-			}
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (o *Options) completeServing() *genericoptions.SecureServingOptions {
-	if o.serving.BindPort == 0 {
+func (o *Options) validateStandby() []error {
+	choices := []string{StandbyWarm, StandbyCold}
+	if slices.Contains(choices, o.standby) {
 		return nil
 	}
-	if o.serving.BindAddress == nil {
-		o.serving.BindAddress = net.IPv4zero
+	return []error{fmt.Errorf("%s is not a choice; use one of %q", o.places.at("standby", o.standby), choices)}
+}
+
+// validateFencing refuses what the fencing policy cannot fence: it knows one lease.
+func (o *Options) validateFencing() []error {
+	groups := o.grouping.groups(keep)
+	if !o.election.fencing || !o.election.LeaderElect || len(groups) < 2 {
+		return nil
 	}
-	return o.serving
+	var names []string
+	for _, group := range groups {
+		names = append(names, group.Name)
+	}
+	return []error{fmt.Errorf("%s guards the writes of one leader, but there are %d lease groups (%s); put all controllers into one by leaseGroups, or run each group in a Deployment of its own",
+		o.places.of("fencing"), len(groups), strings.Join(names, ", "))}
+}
+
+// pinnedFields says which fields the file sets to another value than the flag that
+// wins over it. inFile are the settings before the flags were parsed.
+func (o *Options) pinnedFields(inFile []setting) (pinned []string) {
+	say := func(path, flag, file, value string) {
+		pinned = append(pinned, fmt.Sprintf("%s: the file says %s, but --%s sets %s", path, file, flag, value))
+	}
+	for i, now := range o.document.settings() {
+		before := inFile[i]
+		if o.places.lines[now.path] == 0 || before.value == now.value || now.path == gatesPath {
+			continue
+		}
+		name := "..." // a flag of a controller that is called unlike its field
+		if flag := o.places.pinned(now.path); flag != nil {
+			name = flag.Name
+		}
+		say(now.path, name, before.value, now.value)
+	}
+	for _, name := range o.gateNames() {
+		file, set := o.fileGates[name]
+		if flag, given := o.flagGates[name]; set && given && file != flag {
+			say(join(gatesPath, name), "feature-gates", fmt.Sprint(file), fmt.Sprint(flag))
+		}
+	}
+	return pinned
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -21,10 +22,17 @@ import (
 	"github.com/incumbent-io/incumbent/pkg/options"
 )
 
-type quotaOptions struct{ Workers int }
+type quotaOptions struct {
+	Workers int                `json:"workers"`
+	Kinds   []string           `json:"kinds"`
+	Grace   metav1.Duration    `json:"grace"`
+	Limits  map[string]uint8   `json:"limits"`
+	Nested  struct{ Deep int } `json:"nested"`
+}
 
 func (o *quotaOptions) AddFlags(flags *pflag.FlagSet) {
 	flags.IntVar(&o.Workers, "workers", o.Workers, "Number of workers.")
+	flags.StringSliceVar(&o.Kinds, "kinds", o.Kinds, "Kinds.")
 }
 
 func (o *quotaOptions) Validate(path *field.Path) field.ErrorList {
@@ -39,7 +47,7 @@ func registry() *controllers.Registry {
 	return controllers.NewRegistry(
 		controllers.Descriptor[*quotaOptions]{
 			Name: "quota", Summary: "Keeps quotas.", Needs: []string{"store"},
-			Options: func() *quotaOptions { return &quotaOptions{Workers: 2} },
+			Options: func() *quotaOptions { return &quotaOptions{Workers: 2, Kinds: []string{"a", "b"}} },
 			Init: func(context.Context, *controllers.Context, *quotaOptions) (controllers.Controller, error) {
 				return nil, nothing
 			},
@@ -53,21 +61,17 @@ func registry() *controllers.Registry {
 	)
 }
 
-// parse returns options with the arguments parsed.
-func parse(t *testing.T, args ...string) *options.Options {
+// load returns options with the arguments parsed.
+func load(t *testing.T, args ...string) *options.Options {
 	t.Helper()
-	o := options.New("fleet-manager", registry())
-	flags := pflag.NewFlagSet("fleet-manager", pflag.ContinueOnError)
-	for _, section := range o.Flags().FlagSets {
-		flags.AddFlagSet(section)
-	}
-	if err := flags.Parse(args); err != nil {
-		t.Fatalf("parse %q: %v", args, err)
+	o, err := options.Load("fleet-manager", registry(), args, nil)
+	if err != nil {
+		t.Fatalf("load %q: %v", args, err)
 	}
 	return o
 }
 
-func TestValidateNamesValueChoicesAndFix(t *testing.T) {
+func TestLoadNamesValueChoicesAndFix(t *testing.T) {
 	for _, tc := range []struct {
 		args string
 		want []string // each within one line, in this order; nil: no mistake
@@ -91,17 +95,17 @@ func TestValidateNamesValueChoicesAndFix(t *testing.T) {
 		{args: "--kube-api-content-type=text/html", want: []string{`--kube-api-content-type="text/html" is not known`}},
 		{args: "--kube-api-burst=0", want: []string{"--kube-api-burst=0 would let no request pass"}},
 		{args: "--kube-api-burst=0 --kube-api-qps=0"},
-		{args: "--secure-port=70000", want: []string{"--secure-port 70000 must be between 1 and 65535"}},
-		{args: "--logging-format=xml", want: []string{`logging flags: format: Invalid value: "xml"`}},
-		{args: "--quota-workers=0", want: []string{"controllers[quota].workers: Invalid value: 0: must be at least 1"}},
+		{args: "--secure-port=70000", want: []string{"--secure-port=70000 must be between 1 and 65535, or 0 to serve nothing"}},
+		{args: "--logging-format=xml", want: []string{`--logging-format="xml" is not supported; use text or json`}},
+		{args: "--quota-workers=0", want: []string{"--quota-workers: Invalid value: 0: must be at least 1"}},
 		{args: "--controllers=nosuch --leader-elect-lease-duration=1ms --quota-workers=-3", want: []string{
 			`--controllers: unknown controller "nosuch"`,
 			`--leader-elect-lease-duration: 1ms must be`,
-			`controllers[quota].workers: Invalid value: -3`,
+			`--quota-workers: Invalid value: -3`,
 		}},
 	} {
 		t.Run(tc.args, func(t *testing.T) {
-			err := parse(t, strings.Fields(tc.args)...).Validate()
+			_, err := options.Load("fleet-manager", registry(), strings.Fields(tc.args), nil)
 			if len(tc.want) == 0 {
 				if err != nil {
 					t.Errorf("got %v, want no mistake", err)
@@ -161,22 +165,25 @@ func TestCompleteFillsInDefaults(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			config, err := parse(t, append(tc.args, "--kubeconfig="+path)...).Complete(environment(tc.env))
+			config, err := load(t, append(tc.args, "--kubeconfig="+path)...).Complete(environment(tc.env))
 			if err != nil {
 				t.Fatal(err)
 			}
 			want := options.Election{
-				Enabled: true, Namespace: tc.wantNamespace, LeaseName: tc.wantLease,
-				Timing: leaderelection.Timing{}.WithDefaults(), OnLost: leaderelection.Rejoin, DrainTimeout: 30 * time.Second,
+				Enabled: true, Timing: leaderelection.Timing{}.WithDefaults(), OnLost: leaderelection.Rejoin, DrainTimeout: 30 * time.Second,
 			}
 			if diff := cmp.Diff(want, config.Election); diff != "" {
 				t.Errorf("election (-want +got):\n%s", diff)
+			}
+			groups := []options.Group{{Name: "default", LeaseNamespace: tc.wantNamespace, LeaseName: tc.wantLease, Controllers: []string{"quota", "store"}}}
+			if diff := cmp.Diff(groups, config.Groups); diff != "" {
+				t.Errorf("lease groups (-want +got):\n%s", diff)
 			}
 			if diff := cmp.Diff(options.Pod{Name: tc.env["POD_NAME"], Namespace: tc.env["POD_NAMESPACE"], UID: tc.env["POD_UID"]}, config.Pod); diff != "" {
 				t.Errorf("pod (-want +got):\n%s", diff)
 			}
 			var enabled []string
-			for _, controller := range config.Enabled {
+			for _, controller := range config.Enabled() {
 				enabled = append(enabled, controller.Name)
 			}
 			if diff := cmp.Diff([]string{"store", "quota"}, enabled); diff != "" {
@@ -190,11 +197,11 @@ func TestCompleteFillsInDefaults(t *testing.T) {
 }
 
 func TestControllerFlagsReachItsOptions(t *testing.T) {
-	config, err := parse(t, "--quota-workers=7", "--kubeconfig="+writeFile(t, kubeconfig)).Complete(environment(nil))
+	config, err := load(t, "--quota-workers=7", "--kubeconfig="+writeFile(t, kubeconfig)).Complete(environment(nil))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := config.Enabled[1].Options.(*quotaOptions).Workers; got != 7 {
+	if got := config.Enabled()[1].Options.(*quotaOptions).Workers; got != 7 {
 		t.Errorf("workers: got %d, want what the flag says, 7", got)
 	}
 }
@@ -220,12 +227,8 @@ func TestFencingRefusesWhatThePolicyCannotFence(t *testing.T) {
 		"a writer on every replica": {env: pod, registry: controllers.NewRegistry(reporter), want: `controller "reporter" runs on every replica and needs patch on nodes`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			o := options.New("fleet-manager", tc.registry)
-			flags := pflag.NewFlagSet("fleet-manager", pflag.ContinueOnError)
-			for _, section := range o.Flags().FlagSets {
-				flags.AddFlagSet(section)
-			}
-			if err := flags.Parse([]string{"--fencing", "--kubeconfig=" + writeFile(t, kubeconfig)}); err != nil {
+			o, err := options.Load("fleet-manager", tc.registry, []string{"--fencing", "--kubeconfig=" + writeFile(t, kubeconfig)}, nil)
+			if err != nil {
 				t.Fatal(err)
 			}
 			config, err := o.Complete(environment(tc.env))
@@ -253,7 +256,7 @@ func TestCompleteNeedsAnAPIServer(t *testing.T) {
 		"a folder, not a file": {args: []string{"--kubeconfig=" + t.TempDir()}, want: []string{"cannot be used"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := parse(t, tc.args...).Complete(environment(nil))
+			_, err := load(t, tc.args...).Complete(environment(nil))
 			for _, want := range tc.want {
 				if err == nil || !strings.Contains(err.Error(), want) {
 					t.Errorf("got error %v, want it to contain %q", err, want)
