@@ -134,7 +134,8 @@ type resourceCache struct {
 
 	mu      sync.Mutex
 	log     klog.Logger
-	indexes map[string]*index // by their names in the store
+	indexes map[string]*index  // by their names in the store
+	views   map[*view]struct{} // those that refer to it
 	phase   phase
 	opened  bool    // a watch has been open
 	stream  *stream // the open watch, while streaming or replaying
@@ -151,7 +152,7 @@ const (
 )
 
 func newResourceCache(pool *Pool, key cacheKey) *resourceCache {
-	c := &resourceCache{pool: pool, key: key, done: make(chan struct{}), indexes: map[string]*index{}, log: klog.Background()}
+	c := &resourceCache{pool: pool, key: key, done: make(chan struct{}), indexes: map[string]*index{}, views: map[*view]struct{}{}, log: klog.Background()}
 	c.life, c.end = context.WithCancelCause(context.Background())
 	c.name = informerName(pool.name + "/" + key.String())
 	return c

@@ -28,7 +28,7 @@ func (h *harness) contact(timeout time.Duration) (time.Duration, error) {
 
 func TestContactOnAHealthyConnectionIsOneRequest(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
-		view := h.pool.View("c")
+		view := h.pool.View("c", nil)
 		defer view.Release()
 		view.Typed().Core().V1().ConfigMaps().Informer()
 		view.Metadata(schema.GroupVersionResource{Version: "v1", Resource: "secrets"})
@@ -94,7 +94,7 @@ func TestCachesAreBackWithinTwoSecondsOfTheAPIServer(t *testing.T) {
 		for _, outage := range []time.Duration{500 * time.Millisecond, 5 * time.Second, 60 * time.Second, 10 * time.Minute} {
 			t.Run(fault.name+" for "+outage.String(), func(t *testing.T) {
 				inBubble(t, func(t *testing.T, h *harness) {
-					view := h.pool.View("c")
+					view := h.pool.View("c", nil)
 					defer view.Release()
 					lister := view.Typed().Core().V1().ConfigMaps().Lister()
 					view.Metadata(schema.GroupVersionResource{Version: "v1", Resource: "secrets"})
@@ -128,7 +128,7 @@ func TestCachesRecoverByThemselves(t *testing.T) {
 		for _, outage := range []time.Duration{10 * time.Second, time.Minute} {
 			t.Run(fault.name+" for "+outage.String(), func(t *testing.T) {
 				inBubble(t, func(t *testing.T, h *harness) {
-					view := h.pool.View("c")
+					view := h.pool.View("c", nil)
 					defer view.Release()
 					lister := view.Typed().Core().V1().ConfigMaps().Lister()
 					h.synced(view)
@@ -157,7 +157,7 @@ func TestCachesRecoverByThemselves(t *testing.T) {
 
 func TestAnOutageIsLoggedOncePerCause(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
-		view := h.pool.View("c")
+		view := h.pool.View("c", nil)
 		defer view.Release()
 		for _, resource := range []string{"configmaps", "secrets", "pods"} {
 			view.Metadata(schema.GroupVersionResource{Version: "v1", Resource: resource})
@@ -188,7 +188,7 @@ func TestAnOutageIsLoggedOncePerCause(t *testing.T) {
 
 func TestContactIsBoundedByItsContextAndSaysWhy(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
-		view := h.pool.View("c")
+		view := h.pool.View("c", nil)
 		defer view.Release()
 		view.Metadata(configMaps)
 		h.synced(view)
@@ -207,7 +207,7 @@ func TestContactIsBoundedByItsContextAndSaysWhy(t *testing.T) {
 // cache is old although a stream is open.
 func TestContactWaitsForANewList(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
-		view := h.pool.View("c")
+		view := h.pool.View("c", nil)
 		defer view.Release()
 		lister := view.Typed().Core().V1().ConfigMaps().Lister()
 		h.synced(view)
@@ -234,7 +234,7 @@ func TestContactWaitsForANewList(t *testing.T) {
 // The API server asks clients to leave a connection; its watches stay there.
 func TestContactMovesWatchesThatAreOnAnotherConnection(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
-		view := h.pool.View("c")
+		view := h.pool.View("c", nil)
 		defer view.Release()
 		view.Metadata(configMaps)
 		h.synced(view)
@@ -258,7 +258,7 @@ func TestContactMovesWatchesThatAreOnAnotherConnection(t *testing.T) {
 // after the header of its answer.
 func TestContactWaitsForWhatAResumedWatchMissed(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
-		view := h.pool.View("c")
+		view := h.pool.View("c", nil)
 		defer view.Release()
 		lister := view.Typed().Core().V1().ConfigMaps().Lister()
 		h.synced(view)
@@ -279,7 +279,7 @@ func TestContactWaitsForWhatAResumedWatchMissed(t *testing.T) {
 
 func TestContactDoesNotWaitForWhatIsRefused(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
-		view := h.pool.View("c")
+		view := h.pool.View("c", nil)
 		defer view.Release()
 		view.Metadata(configMaps)
 		view.Metadata(schema.GroupVersionResource{Version: "v1", Resource: "secrets"})
@@ -308,7 +308,7 @@ func TestContactDoesNotWaitForWhatIsRefused(t *testing.T) {
 func TestCachesSyncOnceTheAPIServerIsThere(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
 		h.api.network.set(networkRefusing)
-		view := h.pool.View("c")
+		view := h.pool.View("c", nil)
 		defer view.Release()
 		view.Metadata(configMaps)
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
@@ -332,7 +332,7 @@ func TestContactEndsWithThePool(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		view := pool.View("c")
+		view := pool.View("c", nil)
 		view.Metadata(configMaps)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)

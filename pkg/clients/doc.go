@@ -8,12 +8,12 @@
 // The host calls, in this order:
 //
 //	pool, _ := clients.NewPool(...)    // one per manager; Run in a goroutine
-//	view := pool.View("quota")         // before Init; Init asks it for informers
+//	view := pool.View("quota", nil)         // before Init; Init asks it for informers
 //	view.WaitForSync(ctx)              // warm
 //	pool.Contact(ctx)                  // elected: the caches are in contact now
 //	view.Attach()                      // Run starts: handlers get the cache replayed
 //	view.Detach(ctx)                   // Run has returned: the last handler, too
-//	next := pool.View("quota")         // a restart: Init again,
+//	next := pool.View("quota", nil)         // a restart: Init again,
 //	view.Release()                     // and only then the old view goes
 //
 // # Guarantees

@@ -29,7 +29,7 @@ func Example() {
 	go func() { stopped <- pool.Run(ctx) }()
 
 	// Init: the controller asks for informers and adds its handlers.
-	view := pool.View("greeter")
+	view := pool.View("greeter", nil)
 	added := make(chan string)
 	configMaps := view.In(clients.Scope{Namespace: "default"}).Typed().Core().V1().ConfigMaps()
 	_, err = configMaps.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{

@@ -47,7 +47,7 @@ func TestInformersOfGeneratedCode(t *testing.T) {
 		h.api.put("configmaps", "one", "a", object{"labels": object{"app": "x"}})
 		h.api.put("configmaps", "two", "b", object{"labels": object{"app": "x"}})
 		h.api.put("configmaps", "two", "c", nil)
-		view := h.pool.View("c").In(Scope{Namespace: "two", LabelSelector: "app=x"})
+		view := h.pool.View("c", nil).In(Scope{Namespace: "two", LabelSelector: "app=x"})
 		informer := view.For(configMaps, &corev1.ConfigMap{}, generated)
 		again := view.For(configMaps, &corev1.ConfigMap{}, generated)
 		h.synced(view)
@@ -88,7 +88,7 @@ func TestReleaseEndsWhatTheAPIServerNeverAnswers(t *testing.T) {
 			}
 			return 0
 		})
-		view := h.pool.View("c")
+		view := h.pool.View("c", nil)
 		view.For(configMaps, &corev1.ConfigMap{}, generated)
 		view.Metadata(configMaps)
 		time.Sleep(time.Minute)
@@ -113,7 +113,7 @@ func TestABuilderThatFailsIsReported(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, h *harness) {
-				view := h.pool.View("c")
+				view := h.pool.View("c", nil)
 				defer view.Release()
 				view.For(configMaps, &corev1.ConfigMap{}, tt.build)
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -129,7 +129,7 @@ func TestABuilderThatFailsIsReported(t *testing.T) {
 // Informers that go their own way, like fakes, cannot hold up a take-over.
 func TestContactIgnoresWhatDoesNotUseThePool(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
-		view := h.pool.View("c")
+		view := h.pool.View("c", nil)
 		defer view.Release()
 		client := fake.NewClientset(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a"}})
 		informer := view.For(configMaps, &corev1.ConfigMap{}, func(b Build) cache.SharedIndexInformer {
@@ -147,7 +147,7 @@ func TestContactIgnoresWhatDoesNotUseThePool(t *testing.T) {
 
 func TestThePoolsClientsOnlyRead(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
-		view := h.pool.View("c")
+		view := h.pool.View("c", nil)
 		defer view.Release()
 		var client kubernetes.Interface
 		view.For(configMaps, &corev1.ConfigMap{}, func(b Build) cache.SharedIndexInformer {
@@ -166,7 +166,7 @@ func TestThePoolsClientsOnlyRead(t *testing.T) {
 // Each group of client-go's factory goes through the view.
 func TestTypedIsAFactory(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
-		view := h.pool.View("c")
+		view := h.pool.View("c", nil)
 		defer view.Release()
 		factory := view.Typed()
 		groups := 0

@@ -48,7 +48,7 @@ func (r *recorder) take() []string {
 func TestHandlersAreCalledFromAttachToDetach(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
 		h.api.put("configmaps", "default", "a", nil)
-		view := h.pool.View("c")
+		view := h.pool.View("c", nil)
 		defer view.Release()
 		informer := view.Typed().Core().V1().ConfigMaps().Informer()
 		early, late := &recorder{}, &recorder{}
@@ -122,7 +122,7 @@ func TestDetachWaitsForTheLastCall(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
 		h.api.put("configmaps", "default", "a", nil)
 		h.api.put("configmaps", "default", "b", nil)
-		view := h.pool.View("c")
+		view := h.pool.View("c", nil)
 		defer view.Release()
 		let, calls := make(chan struct{}), 0
 		_, err := view.Metadata(configMaps).Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -174,7 +174,7 @@ func TestAPanicFailsOnlyItsController(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, h *harness) {
-				bad, good := h.pool.View("bad"), h.pool.View("good")
+				bad, good := h.pool.View("bad", nil), h.pool.View("good", nil)
 				defer bad.Release()
 				defer good.Release()
 				r, sibling := &recorder{}, &recorder{}
@@ -232,7 +232,7 @@ func TestAPanicFailsOnlyItsController(t *testing.T) {
 
 func TestAViewThatIsReleasedServesNothing(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
-		view := h.pool.View("c")
+		view := h.pool.View("c", nil)
 		informer := view.Metadata(configMaps).Informer()
 		h.synced(view)
 		view.Release()
@@ -263,7 +263,7 @@ func TestAViewThatIsReleasedServesNothing(t *testing.T) {
 
 func TestReleaseOfARunningViewStopsItsHandlers(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
-		view, other := h.pool.View("c"), h.pool.View("other")
+		view, other := h.pool.View("c", nil), h.pool.View("other", nil)
 		defer other.Release()
 		other.Metadata(configMaps)
 		r := &recorder{}
@@ -286,7 +286,7 @@ func TestReleaseOfARunningViewStopsItsHandlers(t *testing.T) {
 // A controller may add and remove handlers for as long as it runs.
 func TestRemovedHandlersAreForgotten(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
-		view := h.pool.View("c")
+		view := h.pool.View("c", nil)
 		defer view.Release()
 		informer := view.Metadata(configMaps).Informer()
 		h.synced(view)
@@ -311,7 +311,7 @@ func TestRemovedHandlersAreForgotten(t *testing.T) {
 
 func TestInformersRefuseWhatWouldChangeTheSharedCache(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
-		view, other := h.pool.View("c"), h.pool.View("other")
+		view, other := h.pool.View("c", nil), h.pool.View("other", nil)
 		defer view.Release()
 		defer other.Release()
 		informer := view.Metadata(configMaps).Informer()

@@ -36,7 +36,7 @@ func TestIndexesArePrivateToTheirController(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
 		h.api.put("configmaps", "default", "a", object{"data": object{"color": "red", "size": "big"}})
 		h.api.put("configmaps", "default", "b", object{"data": object{"color": "blue", "size": "big"}})
-		colors, sizes := h.pool.View("colors"), h.pool.View("sizes")
+		colors, sizes := h.pool.View("colors", nil), h.pool.View("sizes", nil)
 		defer colors.Release()
 		defer sizes.Release()
 		color, size := colors.Typed().Core().V1().ConfigMaps().Informer(), sizes.Typed().Core().V1().ConfigMaps().Informer()
@@ -91,12 +91,12 @@ func keys(indexers cache.Indexers) []string {
 func TestAnIndexOutlivesTheRun(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
 		h.api.put("configmaps", "default", "a", object{"data": object{"color": "red"}})
-		old := h.pool.View("c")
+		old := h.pool.View("c", nil)
 		if err := old.Typed().Core().V1().ConfigMaps().Informer().GetIndexer().AddIndexers(cache.Indexers{"color": by("color")}); err != nil {
 			t.Fatal(err)
 		}
 		h.synced(old)
-		next := h.pool.View("c")
+		next := h.pool.View("c", nil)
 		defer next.Release()
 		informer := cache.NewTypedSharedIndexInformer[*corev1.ConfigMap](next.Typed().Core().V1().ConfigMaps().Informer())
 		if err := informer.AddTypedIndexers(cache.TypedIndexers[*corev1.ConfigMap]{"color": nil}); err != nil {
@@ -127,7 +127,7 @@ func TestAFailingIndexFunctionFailsOnlyItsController(t *testing.T) {
 			t.Run(tt.name+" "+when, func(t *testing.T) {
 				inBubble(t, func(t *testing.T, h *harness) {
 					h.api.put("configmaps", "default", "good", object{"data": object{"color": "red"}})
-					bad, good := h.pool.View("bad"), h.pool.View("good")
+					bad, good := h.pool.View("bad", nil), h.pool.View("good", nil)
 					defer good.Release()
 					fn := func(obj any) ([]string, error) {
 						if obj.(*corev1.ConfigMap).Name == "bad" {
@@ -175,7 +175,7 @@ func TestAFailingIndexFunctionFailsOnlyItsController(t *testing.T) {
 					}
 
 					// The next run finds the index incomplete until the object goes.
-					next := h.pool.View("bad")
+					next := h.pool.View("bad", nil)
 					defer next.Release()
 					retry := next.Typed().Core().V1().ConfigMaps().Informer()
 					if err := retry.AddIndexers(cache.Indexers{"color": fn}); err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -197,7 +197,7 @@ func dedupe(s []string) []string { return slices.Compact(s) }
 
 func TestIndexOfAnObjectReturnsTheFunctionsError(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
-		view := h.pool.View("c")
+		view := h.pool.View("c", nil)
 		defer view.Release()
 		informer := view.Typed().Core().V1().ConfigMaps().Informer()
 		if err := informer.AddIndexers(cache.Indexers{"x": func(any) ([]string, error) { return nil, errIndex }}); err != nil {

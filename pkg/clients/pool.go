@@ -195,9 +195,11 @@ func (p *Pool) awaitEnd(ending []*resourceCache) error {
 }
 
 // View returns the informers of one run of the controller that is called owner.
-// It holds nothing until it is asked for an informer.
-func (p *Pool) View(owner string) *Informers {
-	return &Informers{view: newView(p, owner)}
+// It holds nothing until it is asked for an informer. onRefused, unless it is nil, is
+// called whenever the API server refuses to list or watch one of them as forbidden or
+// unknown, from any goroutine; it must not block.
+func (p *Pool) View(owner string, onRefused func()) *Informers {
+	return &Informers{view: newView(p, owner, onRefused)}
 }
 
 // acquire returns the cache for key and a reference to it, building it if need be.

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -100,7 +101,7 @@ func (l *logs) lines(message string) int {
 func TestViewsShareOneWatch(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
 		h.api.put("configmaps", "default", "a", nil)
-		first, second := h.pool.View("first"), h.pool.View("second")
+		first, second := h.pool.View("first", nil), h.pool.View("second", nil)
 		for _, view := range []*Informers{first, second} {
 			lister := view.Typed().Core().V1().ConfigMaps().Lister()
 			h.synced(view)
@@ -127,7 +128,7 @@ func TestViewsShareOneWatch(t *testing.T) {
 func TestReleaseOfTheLastViewFreesTheMemory(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
 		h.api.put("configmaps", "default", "a", nil)
-		view := h.pool.View("c")
+		view := h.pool.View("c", nil)
 		lister := view.Typed().Core().V1().ConfigMaps().Lister()
 		h.synced(view)
 		cached, err := lister.ConfigMaps("default").Get("a")
@@ -151,7 +152,7 @@ func TestCrashLoopListsNothingAgain(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
 		h.api.put("configmaps", "default", "a", nil)
 		init := func() (*Informers, *recorder) {
-			view := h.pool.View("c")
+			view := h.pool.View("c", nil)
 			r := &recorder{}
 			if _, err := view.Typed().Core().V1().ConfigMaps().Informer().AddEventHandler(r); err != nil {
 				t.Fatal(err)
@@ -197,7 +198,7 @@ func TestCachesAreSeparateByScopeAndForm(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
 		h.api.put("configmaps", "one", "a", object{"labels": object{"app": "x", "tier": "y"}})
 		h.api.put("configmaps", "two", "b", nil)
-		view := h.pool.View("c")
+		view := h.pool.View("c", nil)
 		defer view.Release()
 		for _, tt := range []struct {
 			name  string
@@ -234,7 +235,7 @@ func TestCachesAreSeparateByScopeAndForm(t *testing.T) {
 func TestObjectsAreTrimmedAndOfTheirForm(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
 		h.api.put("configmaps", "default", "a", object{"data": object{"k": "v"}})
-		view := h.pool.View("c")
+		view := h.pool.View("c", nil)
 		defer view.Release()
 		typed := view.Typed().Core().V1().ConfigMaps()
 		metadata, dynamic := view.Metadata(configMaps), view.Dynamic(configMaps)
@@ -285,7 +286,7 @@ func TestCachesAskForTheEncodingOfTheirForm(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				view := pool.View("c")
+				view := pool.View("c", nil)
 				tt.ask(view)
 				ctx, cancel := context.WithCancel(t.Context())
 				ended := make(chan error)
@@ -315,7 +316,8 @@ func TestARefusedResourceHarmsNoOtherAndFillsNoLog(t *testing.T) {
 					}
 					return 0
 				})
-				good, bad := h.pool.View("good"), h.pool.View("bad")
+				var told, toldGood atomic.Int32
+				good, bad := h.pool.View("good", func() { toldGood.Add(1) }), h.pool.View("bad", func() { told.Add(1) })
 				defer good.Release()
 				defer bad.Release()
 				good.Metadata(configMaps)
@@ -337,6 +339,9 @@ func TestARefusedResourceHarmsNoOtherAndFillsNoLog(t *testing.T) {
 				if got := len(h.api.take()); got > 500 {
 					t.Errorf("an hour made %d requests, want client-go's back-off", got)
 				}
+				if got, want := told.Load() > 0, code != http.StatusInternalServerError; got != want || toldGood.Load() > 0 {
+					t.Errorf("told of a refusal: got %v, want %v; the other view was told %d times", got, want, toldGood.Load())
+				}
 				h.api.setRefuse(nil)
 				h.synced(bad)
 				if err := bad.Err(); err != nil {
@@ -351,7 +356,7 @@ func TestServersThatDoNotStreamListsAreListed(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
 		h.api.noStream = true
 		h.api.put("configmaps", "default", "a", nil)
-		view := h.pool.View("c")
+		view := h.pool.View("c", nil)
 		defer view.Release()
 		lister := view.Metadata(configMaps).Lister()
 		h.synced(view)
@@ -371,7 +376,7 @@ func TestPoolLifecycle(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		view := pool.View("c")
+		view := pool.View("c", nil)
 		defer view.Release()
 		view.Metadata(configMaps)
 		synctest.Wait()
@@ -394,7 +399,7 @@ func TestPoolLifecycle(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Errorf("Run returned %v, want nil", err)
 		}
-		late := pool.View("late")
+		late := pool.View("late", nil)
 		defer late.Release()
 		late.Metadata(schema.GroupVersionResource{Version: "v1", Resource: "secrets"})
 		if err := late.WaitForSync(t.Context()); !errors.Is(err, errStopped) {
@@ -414,7 +419,7 @@ func TestPoolSaysWhatDoesNotStop(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		view := pool.View("c")
+		view := pool.View("c", nil)
 		let := make(chan struct{})
 		_, err = view.Metadata(configMaps).Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
 			AddFunc: func(any) { <-let },
@@ -442,7 +447,7 @@ func TestPoolSaysWhatDoesNotStop(t *testing.T) {
 
 func TestNamesOfInformersAreFreeAgain(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
-		view := h.pool.View("c")
+		view := h.pool.View("c", nil)
 		view.Metadata(configMaps)
 		name := h.pool.name + "/configmaps/v1 (metadata)"
 		if taken, err := cache.NewInformerName(name); err == nil {
@@ -462,7 +467,7 @@ func TestListersSelectByLabel(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *harness) {
 		h.api.put("configmaps", "one", "a", object{"labels": object{"app": "x"}})
 		h.api.put("configmaps", "one", "b", nil)
-		view := h.pool.View("c")
+		view := h.pool.View("c", nil)
 		defer view.Release()
 		lister := view.Typed().Core().V1().ConfigMaps().Lister()
 		h.synced(view)
@@ -509,7 +514,7 @@ func TestViewsAreSafeForConcurrentUse(t *testing.T) {
 }
 
 func oneRun(t *testing.T, pool *Pool, owner string) error {
-	view := pool.View(owner)
+	view := pool.View(owner, nil)
 	defer view.Release()
 	r := &recorder{}
 	informer := view.Typed().Core().V1().ConfigMaps().Informer()

@@ -8,9 +8,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -112,10 +114,41 @@ func (t *patient) again(req *http.Request, c *resourceCache, resp *http.Response
 func (t *patient) refused(c *resourceCache, resp *http.Response) *http.Response {
 	switch resp.StatusCode {
 	case http.StatusGone, http.StatusTooManyRequests, http.StatusGatewayTimeout:
+	case http.StatusForbidden, http.StatusNotFound:
+		c.refuse(answerError(resp.StatusCode))
+		c.tellViews()
 	default:
 		c.refuse(answerError(resp.StatusCode))
 	}
 	return resp
+}
+
+// tellViews tells those that use the cache that its resource is forbidden or unknown.
+func (c *resourceCache) tellViews() {
+	c.mu.Lock()
+	views := slices.Collect(maps.Keys(c.views))
+	c.mu.Unlock()
+	for _, v := range views {
+		v.onRefused()
+	}
+}
+
+// join has the view told of refusals from now on, and of one that stands.
+func (c *resourceCache) join(v *view) {
+	c.mu.Lock()
+	c.views[v] = struct{}{}
+	stands := c.phase == refused
+	c.mu.Unlock()
+	if stands {
+		v.onRefused()
+	}
+}
+
+// part ends join.
+func (c *resourceCache) part(v *view) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.views, v)
 }
 
 // try sends the request once. The context of the attempt ends with the request,

@@ -126,8 +126,10 @@ type view struct {
 	pool   *Pool
 	owner  string
 	faults chan error
-	failed atomic.Bool // a fault was reported
-	muted  atomic.Bool // no handler is called any more
+	// onRefused is called when the API server refuses a cache of the view.
+	onRefused func()
+	failed    atomic.Bool // a fault was reported
+	muted     atomic.Bool // no handler is called any more
 
 	mu        sync.Mutex
 	state     viewState
@@ -145,8 +147,11 @@ const (
 	viewReleased
 )
 
-func newView(pool *Pool, owner string) *view {
-	return &view{pool: pool, owner: owner, faults: make(chan error, 1), informers: map[cacheKey]*informer{}}
+func newView(pool *Pool, owner string, onRefused func()) *view {
+	if onRefused == nil {
+		onRefused = func() {}
+	}
+	return &view{pool: pool, owner: owner, onRefused: onRefused, faults: make(chan error, 1), informers: map[cacheKey]*informer{}}
 }
 
 // informer returns the view's informer for key, taking a reference to its cache
@@ -157,21 +162,29 @@ func (v *view) informer(key cacheKey, example runtime.Object, build func(*resour
 	}
 	// Outside the lock, because the builder of generated code is the author's.
 	c := v.pool.acquire(key, func(c *resourceCache) { c.build(example, build) })
+	i, added := v.add(key, c, example)
+	if added {
+		c.join(v)
+	} else {
+		v.pool.release(c)
+	}
+	return i
+}
 
+// add keeps the cache, unless the view has one for key by now or is released.
+func (v *view) add(key cacheKey, c *resourceCache, example runtime.Object) (_ *informer, added bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if i := v.informers[key]; i != nil {
-		v.pool.release(c)
-		return i
+		return i, false
 	}
 	if v.state == viewReleased {
-		v.pool.release(c)
-		return v.deadInformer(key, example)
+		return v.deadInformer(key, example), false
 	}
 	i := &informer{view: v, cache: c}
 	v.informers[key] = i
 	v.order = append(v.order, i)
-	return i
+	return i, true
 }
 
 // known returns nil if the view has to acquire the cache.
@@ -257,6 +270,7 @@ func (v *view) release() {
 	}
 	for _, i := range order {
 		i.cache.forget(v)
+		i.cache.part(v)
 		v.pool.release(i.cache)
 	}
 }

@@ -8,44 +8,89 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
+	"time"
 
+	"github.com/incumbent-io/incumbent/pkg/controllers"
+	"github.com/incumbent-io/incumbent/pkg/controllers/runner"
 	"github.com/incumbent-io/incumbent/pkg/healthz"
 	"github.com/incumbent-io/incumbent/pkg/leaderelection"
+	"github.com/incumbent-io/incumbent/pkg/options"
+)
+
+const (
+	// stuckTolerance is how long a controller may be stuck before /livez fails. The
+	// others go on meanwhile, and whoever is on call can look at it.
+	stuckTolerance = time.Minute
+	// syncGrace is how long after the start /readyz waits for caches. One that takes
+	// longer is its controller's trouble, and must not stop a rolling update.
+	syncGrace = time.Minute
 )
 
 // health holds the checks behind the three endpoints:
 //
 //   - /livez fails only for what a restart of the process cures: leadership that has
-//     ended while controllers of the term still run. An API server that cannot be
-//     reached never fails it.
+//     ended while controllers of the term still run, and a controller that does not
+//     stop. An API server that cannot be reached never fails it.
 //   - /readyz tells whether this replica can serve its part: it takes part in the
-//     election, and it is not stopping.
+//     elections, its caches are synced, and it is not stopping.
 //   - /healthz is /livez and one check for each enabled controller.
 type health struct {
 	live, ready, all healthz.Checks
 	host             *host
 	stopping         context.Context
+	remove           map[string]func() // by controller; of the checks in all
 }
 
 func newHealth(ctx context.Context, h *host) *health {
-	checks := &health{host: h, stopping: ctx}
+	checks := &health{host: h, stopping: ctx, remove: map[string]func(){}}
 	for _, set := range []*healthz.Checks{&checks.live, &checks.ready, &checks.all} {
 		set.Add("ping", healthz.Ping)
 	}
-	watchdog := h.elector.Watchdog()
 	for _, set := range []*healthz.Checks{&checks.live, &checks.all} {
-		set.Add("watchdog", func(context.Context) (string, error) { return "", watchdog.Check(nil) })
-	}
-	checks.ready.Add("leader-election", func(context.Context) (string, error) { return candidacy(h.elector.Status()) })
-	checks.ready.Add("shutdown", checks.shutdown)
-	for _, controller := range h.config.Enabled() {
-		r := h.led
-		if controller.EveryReplica {
-			r = h.every
+		for _, g := range h.groups {
+			set.Add(checkName("watchdog", g), func(context.Context) (string, error) { return "", g.current().Watchdog().Check(nil) })
 		}
-		checks.all.Add(controller.Name, func(ctx context.Context) (string, error) { return r.CheckHealth(ctx, controller.Name) })
+		set.Add("stuck", checks.stuck)
 	}
+	for _, g := range h.groups {
+		checks.ready.Add(checkName("leader-election", g), func(context.Context) (string, error) {
+			if !g.competing() && ctx.Err() == nil {
+				return "does not take part: no controller of the lease group is enabled", nil
+			}
+			return candidacy(g.current().Status())
+		})
+	}
+	checks.ready.Add("caches", checks.caches)
+	checks.ready.Add("shutdown", checks.shutdown)
+	checks.update(h.config.Controllers)
 	return checks
+}
+
+// checkName keeps the names of the default group's checks plain.
+func checkName(name string, g *group) string {
+	if g.Name == controllers.DefaultLeaseGroup {
+		return name
+	}
+	return name + "-" + g.Name
+}
+
+// update adds and removes the checks of controllers that have been enabled and
+// disabled.
+func (c *health) update(list []options.Controller) {
+	for _, controller := range list {
+		remove, there := c.remove[controller.Name]
+		switch {
+		case controller.Enabled && !there:
+			r := c.host.runner(controller.LeaseGroup)
+			c.remove[controller.Name] = c.all.Add(controller.Name, func(ctx context.Context) (string, error) {
+				return r.CheckHealth(ctx, controller.Name)
+			})
+		case !controller.Enabled && there:
+			remove()
+			delete(c.remove, controller.Name)
+		}
+	}
 }
 
 func (c *health) handler() http.Handler {
@@ -64,7 +109,37 @@ func (c *health) shutdown(context.Context) (string, error) {
 	return "", nil
 }
 
-// candidacy tells what this replica is in the election.
+// stuck fails for controllers that do not stop, which nothing but a restart ends.
+func (c *health) stuck(context.Context) (string, error) {
+	var names []string
+	for _, r := range c.host.runners() {
+		names = append(names, r.Stuck(stuckTolerance)...)
+	}
+	if len(names) > 0 {
+		return "", fmt.Errorf("told to stop and still running: %s", strings.Join(names, ", "))
+	}
+	return "", nil
+}
+
+// caches fails while controllers are being built for the first time.
+func (c *health) caches(context.Context) (string, error) {
+	var waiting []string
+	for _, status := range c.host.statuses() {
+		if status.State == runner.Building {
+			waiting = append(waiting, strings.TrimSuffix(status.Name+" ("+status.Reason+")", " ()"))
+		}
+	}
+	switch text := strings.Join(waiting, ", "); {
+	case text == "":
+		return "", nil
+	case time.Since(c.host.started) > syncGrace:
+		return "no longer waited for: " + text, nil
+	default:
+		return "", errors.New("not built yet: " + text)
+	}
+}
+
+// candidacy tells what this replica is in one election.
 func candidacy(status leaderelection.Status) (string, error) {
 	lease := status.Namespace + "/" + status.LeaseName
 	switch {

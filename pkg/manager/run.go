@@ -7,11 +7,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"strings"
 	"sync"
 	"time"
 
-	clientgo "k8s.io/client-go/tools/leaderelection"
 	"k8s.io/component-base/metrics"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
@@ -21,25 +21,31 @@ import (
 	"github.com/incumbent-io/incumbent/pkg/controllers/runner"
 	"github.com/incumbent-io/incumbent/pkg/leaderelection"
 	"github.com/incumbent-io/incumbent/pkg/options"
+	"github.com/incumbent-io/incumbent/pkg/preflight"
 	"github.com/incumbent-io/incumbent/pkg/serving"
 )
 
 // host is one running manager.
 type host struct {
-	config   *options.Config
-	identity *leaderelection.Identity
-	elector  *leaderelection.Elector
-	metrics  metrics.KubeRegistry
-	pool     *clients.Pool
-	events   *eventSource
-	led      *runner.Runner // the controllers that run only while leading
-	every    *runner.Runner // the controllers that run on every replica
-	health   *health
+	config          *options.Config
+	started         time.Time
+	identity        *leaderelection.Identity
+	share           *leaderelection.Share
+	metrics         metrics.KubeRegistry
+	electionMetrics *leaderelection.Metrics
+	queueMetrics    *queueMetrics
+	pool            *clients.Pool
+	events          *eventSource
+	checker         *preflight.Checker
+	groups          []*group       // the default group first
+	every           *runner.Runner // the controllers that run on every replica
+	file            *configFile    // nil without --config
+	health          *health
 }
 
 // Run runs the manager until ctx ends and everything has stopped, or until it cannot
-// go on. It returns nil after a complete stop: every controller has returned and the
-// lease, if it was held, is released. Otherwise the error says what was not complete.
+// go on. It returns nil after a complete stop: every controller has returned and each
+// lease that was held is released. Otherwise the error says what was not complete.
 func Run(ctx context.Context, config *options.Config) error {
 	ctx = klog.NewContext(ctx, klog.LoggerWithName(klog.FromContext(ctx), config.Name))
 	h, err := newHost(ctx, config)
@@ -50,13 +56,13 @@ func Run(ctx context.Context, config *options.Config) error {
 }
 
 // newHost wires the parts. The identity comes first: it tells at once whether this
-// process may take its own lease over.
+// process may take its own leases over.
 func newHost(ctx context.Context, config *options.Config) (*host, error) {
-	h := &host{config: config, metrics: metrics.NewKubeRegistry()}
+	h := &host{config: config, started: time.Now(), metrics: metrics.NewKubeRegistry(), share: leaderelection.NewShare()}
 	logger := klog.FromContext(ctx)
 	logger.Info("Starting", "version", options.Version(), "apiServer", config.REST.Host, "pod", klog.KRef(config.Pod.Namespace, config.Pod.Name))
-	for _, controller := range config.Controllers {
-		logger.Info("Controller gate", "controller", controller.Name, "enabled", controller.Decision.Enabled, "reason", controller.Decision.Reason)
+	for _, c := range config.Controllers {
+		logger.Info("Controller gate", "controller", c.Name, "enabled", c.Enabled, "reason", c.Reason)
 	}
 	var err error
 	if h.identity, err = leaderelection.OpenIdentity(leaderelection.IdentityConfig{
@@ -64,113 +70,138 @@ func newHost(ctx context.Context, config *options.Config) (*host, error) {
 	}); err != nil {
 		return nil, err
 	}
+	h.electionMetrics = leaderelection.NewMetrics()
+	if err := h.electionMetrics.Register(h.metrics); err != nil {
+		return nil, err
+	}
+	h.queueMetrics = newQueueMetrics(h.metrics)
 	if h.events, err = newEventSource(config.REST); err != nil {
 		return nil, err
 	}
 	if h.pool, err = clients.NewPool(clients.PoolConfig{REST: config.REST}); err != nil {
 		return nil, err
 	}
-	if h.elector, err = h.newElector(); err != nil {
+	if h.checker, err = preflight.New(preflight.Config{REST: config.REST, OwnNamespace: config.Election.Namespace}); err != nil {
 		return nil, err
 	}
-	var led, every []*controllers.Configured
-	for _, controller := range config.Enabled() {
-		if controller.EveryReplica {
-			every = append(every, controller)
-		} else {
-			led = append(led, controller)
+	for _, lease := range config.Groups {
+		g, err := newGroup(h, lease)
+		if err != nil {
+			return nil, fmt.Errorf("lease group %q: %w", lease.Name, err)
 		}
+		g.runner = h.newRunner(g.Name, g.newRun, g.noticed)
+		h.groups = append(h.groups, g)
 	}
-	h.led = runner.New(runner.Config{Controllers: led, NewRun: h.newLedRun})
-	h.every = runner.New(runner.Config{Controllers: every, NewRun: h.newUnledRun})
+	h.every = h.newRunner("", h.newUnledRun, func(before, after runner.Status) { h.announce(before, after) })
+	if err := h.metrics.CustomRegister(newControllerMetrics(h.statuses)); err != nil {
+		return nil, err
+	}
+	if config.File != "" {
+		h.file = newConfigFile(h)
+	}
 	h.health = newHealth(ctx, h)
 	return h, nil
 }
 
-func (h *host) newElector() (*leaderelection.Elector, error) {
-	if len(h.config.Groups) > 1 {
-		return nil, errors.New("more than one lease group is not supported; put all controllers into one")
-	}
-	election, lease := h.config.Election, h.lease()
-	instruments := leaderelection.NewMetrics()
-	if err := instruments.Register(h.metrics); err != nil {
-		return nil, err
-	}
-	config := leaderelection.Config{
-		Namespace:    lease.LeaseNamespace,
-		LeaseName:    lease.LeaseName,
-		Identity:     h.identity,
-		REST:         h.config.REST,
-		Timing:       election.Timing,
-		DrainTimeout: election.DrainTimeout,
-		OnLost:       election.OnLost,
-		Callbacks: clientgo.LeaderCallbacks{OnStartedLeading: func(ctx context.Context) {
-			h.led.Run(controllers.WithTerm(ctx, leaderelection.TermFrom(ctx)))
-		}},
-		Contact:     h.pool.Contact,
-		ServerFence: election.Fencing,
-		Events:      h.events.leaseRecorder(h.config.Name),
-		Metrics:     instruments,
-	}
-	if !election.Enabled || lease.LeaseName == "" {
-		return leaderelection.NewUnelected(config)
-	}
-	return leaderelection.New(config)
+// newRunner makes the runner of one lease group, or of the controllers on every
+// replica, whose group is empty.
+func (h *host) newRunner(group string, newRun func(string, func()) (runner.RunParts, error), onChange func(before, after runner.Status)) *runner.Runner {
+	return runner.New(runner.Config{
+		Controllers: desired(h.config, group),
+		NewRun:      newRun,
+		Check:       h.check,
+		Cold:        h.config.Standby == options.StandbyCold && group != "",
+		StopTimeout: h.config.Election.DrainTimeout,
+		OnChange:    onChange,
+	})
 }
 
-// lease returns the lease group; empty if every controller runs on every replica.
-func (h *host) lease() options.Group {
-	if len(h.config.Groups) == 0 {
-		return options.Group{}
+// desired returns what is wanted of the controllers of one lease group.
+func desired(config *options.Config, group string) (list []runner.Desired) {
+	for _, c := range config.Controllers {
+		if c.LeaseGroup == group {
+			list = append(list, runner.Desired{Controller: c.Configured, Enabled: c.Enabled, Reason: c.Reason})
+		}
 	}
-	return h.config.Groups[0]
+	return list
 }
 
-// newLedRun makes what one run of a controller that needs the lease works with.
-func (h *host) newLedRun(name string) (runner.RunParts, error) {
-	fence := h.elector.NewFence()
-	parts, err := h.newRun(name, clients.SetConfig{REST: h.config.REST, UserAgent: h.userAgent(name), Wrap: fence.WrapTransport})
-	parts.Fence = fence
-	return parts, err
+func anyEnabled(list []runner.Desired) bool {
+	for _, d := range list {
+		if d.Enabled {
+			return true
+		}
+	}
+	return false
+}
+
+// statuses returns the status of every controller.
+func (h *host) statuses() (list []runner.Status) {
+	for _, r := range h.runners() {
+		list = append(list, r.Snapshot()...)
+	}
+	return list
+}
+
+// runners yields every runner with its lease group, "" for that of every replica.
+func (h *host) runners() iter.Seq2[string, *runner.Runner] {
+	return func(yield func(string, *runner.Runner) bool) {
+		for _, g := range h.groups {
+			if !yield(g.Name, g.runner) {
+				return
+			}
+		}
+		yield("", h.every)
+	}
+}
+
+// runner returns the runner of a lease group, "" for that of every replica.
+func (h *host) runner(group string) *runner.Runner {
+	for name, r := range h.runners() {
+		if name == group {
+			return r
+		}
+	}
+	return nil
+}
+
+// check finds out about a controller's access.
+func (h *host) check(ctx context.Context, access []controllers.Access) (runner.Verdict, error) {
+	report, err := h.checker.Check(ctx, access)
+	if err != nil {
+		return runner.Verdict{}, err
+	}
+	return h.verdict(access, report), nil
 }
 
 // newUnledRun makes what one run of a controller on every replica works with.
-func (h *host) newUnledRun(name string) (runner.RunParts, error) {
-	parts, err := h.newRun(name, clients.SetConfig{REST: h.config.REST, UserAgent: h.userAgent(name)})
+func (h *host) newUnledRun(name string, refused func()) (runner.RunParts, error) {
+	parts, err := h.newRun(name, refused, clients.SetConfig{})
 	parts.Fence = noFence{}
-	if err == nil {
-		parts.Context.Instance.Lease, parts.Context.Instance.LeaseNamespace = "", ""
-	}
 	return parts, err
 }
 
-func (h *host) newRun(name string, config clients.SetConfig) (runner.RunParts, error) {
+func (h *host) newRun(name string, refused func(), config clients.SetConfig) (runner.RunParts, error) {
+	config.REST, config.UserAgent, config.OnRefused = h.config.REST, h.config.REST.UserAgent+" "+name, refused
 	set, err := clients.NewSet(config)
 	if err != nil {
 		return runner.RunParts{}, fmt.Errorf("clients of controller %q: %w", name, err)
 	}
-	instance := controllers.Instance{
-		Manager:      h.config.Name,
-		Identity:     h.identity.String(),
-		PodName:      h.config.Pod.Name,
-		PodNamespace: h.config.Pod.Namespace,
-		PodUID:       h.config.Pod.UID,
-	}
-	if h.config.Election.Enabled {
-		instance.Lease, instance.LeaseNamespace = h.lease().LeaseName, h.lease().LeaseNamespace
-	}
 	return runner.RunParts{Context: &controllers.Context{
-		Name:      name,
-		Instance:  instance,
+		Name: name,
+		Instance: controllers.Instance{
+			Manager:      h.config.Name,
+			Identity:     h.identity.String(),
+			PodName:      h.config.Pod.Name,
+			PodNamespace: h.config.Pod.Namespace,
+			PodUID:       h.config.Pod.UID,
+		},
 		Clients:   set,
-		Informers: h.pool.View(name),
+		Informers: h.pool.View(name, refused),
 		Clock:     clock.RealClock{},
+		Metrics:   h.queueMetrics,
 		Events:    h.events.recorderFor(name),
 	}}, nil
-}
-
-func (h *host) userAgent(controller string) string {
-	return h.config.REST.UserAgent + " " + controller
 }
 
 // noFence is the fence of a controller that runs without leading: none.
@@ -181,7 +212,7 @@ func (noFence) Shut()                      {}
 
 // run starts everything and stops it in order. ctx asks it to stop.
 func (h *host) run(ctx context.Context) error {
-	// Servers, events and informers go on until the lease is released; what ends
+	// Servers, events and informers go on until the leases are released; what ends
 	// with ctx is the right to lead and to build controllers.
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
 	var servants sync.WaitGroup
@@ -190,14 +221,13 @@ func (h *host) run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 
-	// The candidate starts first: what a hand-over waits for is the lease.
-	elected := make(chan error, 1)
-	go func() { elected <- h.elector.Run(ctx) }()
+	// The candidates start first: what a hand-over waits for is the lease.
+	ended := h.startGroups(ctx)
 	if h.config.Abort != nil {
 		servants.Go(func() {
 			select {
 			case <-h.config.Abort:
-				h.elector.Abandon()
+				h.abandon()
 			case <-background.Done():
 			}
 		})
@@ -208,38 +238,85 @@ func (h *host) run(ctx context.Context) error {
 			klog.FromContext(ctx).Error(err, "Informers have not stopped")
 		}
 	})
-
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		var runners sync.WaitGroup
-		runners.Go(func() { h.led.Live(ctx) })
-		runners.Go(func() { h.every.Live(ctx) })
-		runners.Go(func() { h.every.Run(ctx) })
-		runners.Wait()
-	}()
-
+	stopped := h.startRunners(ctx)
 	served := make(chan error, 1)
 	if h.config.Serving != nil {
 		server, err := serving.Listen(h.config.Serving)
 		if err != nil {
 			stop()
-			return errors.Join(err, <-elected)
+			return errors.Join(err, h.await(ended, stop))
 		}
-		servants.Go(func() { served <- server.Serve(background, h.health.handler()) })
+		servants.Go(func() {
+			err := server.Serve(background, h.health.handler())
+			served <- err
+			if err != nil {
+				stop()
+			}
+		})
+	}
+	if h.file != nil {
+		servants.Go(func() { h.file.follow(ctx) })
 	}
 
+	err := h.await(ended, stop)
+	stop()
+	err = h.finish(err, stopped)
 	select {
-	case err := <-elected:
-		stop()
-		return h.finish(err, stopped)
-	case err := <-served:
-		stop()
-		return errors.Join(err, h.finish(<-elected, stopped))
+	case fault := <-served: // it ends by itself only if it cannot serve
+		err = errors.Join(fault, err)
+	default:
+	}
+	return err
+}
+
+// startGroups has every lease group compete. What it returns gets one value from each
+// group once it has ended.
+func (h *host) startGroups(ctx context.Context) <-chan error {
+	ended := make(chan error, len(h.groups))
+	for _, g := range h.groups {
+		g.wanted = anyEnabled(desired(h.config, g.Name))
+		go func() { ended <- g.run(ctx) }()
+	}
+	return ended
+}
+
+// startRunners builds the controllers, and runs those that do not wait for a lease.
+// What it returns is closed when nothing of them is left.
+func (h *host) startRunners(ctx context.Context) <-chan struct{} {
+	var runners sync.WaitGroup
+	for _, r := range h.runners() {
+		runners.Go(func() { r.Live(ctx) })
+	}
+	runners.Go(func() { h.every.Run(ctx) })
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		runners.Wait()
+	}()
+	return stopped
+}
+
+// await waits until every group has ended. The first that cannot go on ends all, for
+// only a restart of the process helps it.
+func (h *host) await(ended <-chan error, stop func()) error {
+	var errs []error
+	for range h.groups {
+		if err := <-ended; err != nil {
+			errs = append(errs, err)
+			stop()
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// abandon ends all terms at once. Nothing is released.
+func (h *host) abandon() {
+	for _, g := range h.groups {
+		g.current().Abandon()
 	}
 }
 
-// finish waits for the controllers once the candidate has ended, and says what did
+// finish waits for the controllers once the candidates have ended, and says what did
 // not stop. A drained term leaves nothing to wait for but the controllers that run
 // on every replica.
 func (h *host) finish(err error, stopped <-chan struct{}) error {
@@ -253,7 +330,11 @@ func (h *host) finish(err error, stopped <-chan struct{}) error {
 			err = errors.New("the controllers did not stop in time")
 		}
 	}
-	if stragglers := append(h.led.Stragglers(), h.every.Stragglers()...); len(stragglers) > 0 {
+	var stragglers []string
+	for _, r := range h.runners() {
+		stragglers = append(stragglers, r.Stragglers()...)
+	}
+	if len(stragglers) > 0 {
 		return fmt.Errorf("%w; still running: %s", err, strings.Join(stragglers, ", "))
 	}
 	return err

@@ -30,8 +30,9 @@ var allowed = map[string][]string{
 	"pkg/controllers/runner":      {"pkg/controllers", "pkg/clients"},
 	"pkg/healthz":                 {},
 	"pkg/leaderelection":          {},
-	"pkg/manager":                 {"pkg/clients", "pkg/controllers", "pkg/controllers/runner", "pkg/healthz", "pkg/leaderelection", "pkg/options", "pkg/serving"},
+	"pkg/manager":                 {"pkg/clients", "pkg/controllers", "pkg/controllers/runner", "pkg/healthz", "pkg/leaderelection", "pkg/options", "pkg/preflight", "pkg/serving"},
 	"pkg/options":                 {"pkg/controllers", "pkg/leaderelection"},
+	"pkg/preflight":               {"pkg/controllers"},
 	"pkg/serving":                 {},
 }
 

@@ -184,7 +184,7 @@ func (w *world) start() (stop func() error) {
 	pool := must(clients.NewPool(clients.PoolConfig{Name: w.t.Name(), Fakes: fakes}))
 
 	configured := Descriptor().Configure()
-	view := pool.View(configured.Name)
+	view := pool.View(configured.Name, nil)
 	built := must(configured.Init(ctx, &controllers.Context{
 		Name: configured.Name, Instance: instance, Clients: set, Informers: view, Clock: w.clock,
 	}))

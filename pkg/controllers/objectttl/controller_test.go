@@ -219,7 +219,7 @@ func (w *world) start(resources ...string) (stop func()) {
 	configured := Descriptor().Configure()
 	options := configured.Options.(*Options)
 	options.Resources, options.Workers = resources, 1
-	view := pool.View(configured.Name)
+	view := pool.View(configured.Name, nil)
 	initCtx, discard := context.WithCancel(ctx)
 	built := must(configured.Init(initCtx, &controllers.Context{
 		Name: configured.Name, Clients: set, Informers: view, Clock: w.clock,
@@ -564,7 +564,7 @@ func TestDiscardedBuildLeavesNothing(t *testing.T) {
 	inWorld(t, func(w *world) {
 		fakes := &clients.Fakes{Kubernetes: w.kube, Metadata: w.api}
 		pool := must(clients.NewPool(clients.PoolConfig{Name: t.Name(), Fakes: fakes}))
-		view := pool.View(Name)
+		view := pool.View(Name, nil)
 		ctx, discard := context.WithCancel(context.Background())
 		must(Descriptor().Configure().Init(ctx, &controllers.Context{
 			Clients: must(clients.NewSet(clients.SetConfig{Fakes: fakes})), Informers: view, Clock: w.clock,

@@ -40,6 +40,14 @@ func newWant(d Desired) *want {
 	return &want{controller: d.Controller, enabled: d.Enabled, reason: d.Reason, adopted: make(chan struct{})}
 }
 
+// Change is a change of what runs, prepared and not yet made. Exactly one of its
+// methods must be called, once.
+type Change struct {
+	runner  *Runner
+	changed []*unit // in order of start
+	wants   map[*unit]*want
+}
+
 // Apply makes the desired controllers the ones that run: all of those given to New,
 // in the same order. It builds what is new or changed first; if that fails,
 // everything stays as it was and the error says why. Otherwise it returns at once,
@@ -47,12 +55,33 @@ func newWant(d Desired) *want {
 // Controllers that have not changed are not touched. Before Live, and on a cold
 // standby, nothing is built ahead.
 func (r *Runner) Apply(ctx context.Context, desired []Desired) error {
+	change, err := r.Prepare(ctx, desired)
+	if err == nil {
+		change.Commit()
+	}
+	return err
+}
+
+// Prepare is the first half of Apply: it builds, and changes nothing yet. Until the
+// Change is committed or discarded, other calls of Prepare and Apply wait.
+func (r *Runner) Prepare(ctx context.Context, desired []Desired) (*Change, error) {
 	r.applying.Lock()
-	defer r.applying.Unlock()
-	var changed []*unit
-	wants := map[*unit]*want{}
+	c := &Change{runner: r, wants: map[*unit]*want{}}
+	err := c.compare(desired)
+	if err == nil {
+		err = c.buildAhead(ctx)
+	}
+	if err != nil {
+		c.Discard()
+		return nil, err
+	}
+	return c, nil
+}
+
+// compare finds what is wanted otherwise than before.
+func (c *Change) compare(desired []Desired) error {
 	for _, d := range desired {
-		u := r.byName[d.Controller.Name]
+		u := c.runner.byName[d.Controller.Name]
 		if u == nil {
 			return fmt.Errorf("controller %q is not run here", d.Controller.Name)
 		}
@@ -60,26 +89,27 @@ func (r *Runner) Apply(ctx context.Context, desired []Desired) error {
 		if d.Enabled && before.enabled && before.controller == d.Controller || !d.Enabled && !before.enabled && before.reason == d.Reason {
 			continue
 		}
-		changed = append(changed, u)
-		wants[u] = newWant(d)
+		c.changed = append(c.changed, u)
+		c.wants[u] = newWant(d)
 	}
-	if err := r.buildAhead(ctx, changed, wants); err != nil {
-		for _, w := range wants {
-			w.abandon()
-		}
-		return err
-	}
-	r.hand(changed, wants)
 	return nil
+}
+
+// Discard gives up what was prepared.
+func (c *Change) Discard() {
+	defer c.runner.applying.Unlock()
+	for _, w := range c.wants {
+		w.abandon()
+	}
 }
 
 // buildAhead calls Init of what is to start, so that a mistake comes to light before
 // anything is stopped.
-func (r *Runner) buildAhead(ctx context.Context, changed []*unit, wants map[*unit]*want) error {
+func (c *Change) buildAhead(ctx context.Context) error {
 	var errs []error
-	for _, u := range changed {
-		w := wants[u]
-		if !w.enabled || !r.living.Load() || r.config.Cold && u.current() == nil {
+	for _, u := range c.changed {
+		w := c.wants[u]
+		if !w.enabled || !c.runner.living.Load() || u.config.Cold && u.current() == nil {
 			continue
 		}
 		if err := u.ahead(ctx, w); err != nil {
@@ -89,21 +119,22 @@ func (r *Runner) buildAhead(ctx context.Context, changed []*unit, wants map[*uni
 	return errors.Join(errs...)
 }
 
-// hand gives the units what is wanted of them. Of those that stop, each waits for
+// Commit gives the units what is wanted of them. Of those that stop, each waits for
 // those that need it; of those that start, each waits for what it needs.
-func (r *Runner) hand(changed []*unit, wants map[*unit]*want) {
-	for _, u := range changed {
+func (c *Change) Commit() {
+	defer c.runner.applying.Unlock()
+	for _, u := range c.changed {
 		for _, name := range u.neededBy {
-			if w, stops := wants[r.byName[name]]; stops {
-				wants[u].after = append(wants[u].after, w.adopted)
+			if w, changes := c.wants[c.runner.byName[name]]; changes {
+				c.wants[u].after = append(c.wants[u].after, w.adopted)
 			}
 		}
-		if t := u.current(); t != nil && wants[u].enabled {
+		if t := u.current(); t != nil && c.wants[u].enabled {
 			t.reopen(u.name)
 		}
 	}
-	for _, u := range changed {
-		u.give(wants[u])
+	for _, u := range c.changed {
+		u.give(c.wants[u])
 	}
 }
 

@@ -103,7 +103,7 @@ func newSceneWith(t *testing.T, config runner.Config, acts ...act) *scene {
 		defer s.mu.Unlock()
 		s.refuse[name] = refused
 		return runner.RunParts{
-			Context: &controllers.Context{Name: name, Informers: pool.View(name)},
+			Context: &controllers.Context{Name: name, Informers: pool.View(name, nil)},
 			Fence:   &fence{scene: s, name: name},
 		}, nil
 	}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Incumbent Authors.
+
+package manager
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/klog/v2"
+
+	"github.com/incumbent-io/incumbent/pkg/controllers/runner"
+	"github.com/incumbent-io/incumbent/pkg/options"
+)
+
+// configFile takes new contents of the configuration file over.
+//
+//	content ──► options.Load: the whole file, all mistakes ──► Compare with what runs
+//	        ──► Apply: build, then stop the old, then start the new
+//
+// On any error what runs stays as it is, and the log, an Event, a metric and the
+// status say so.
+type configFile struct {
+	host    *host
+	metrics *configMetrics
+
+	mu      sync.Mutex
+	running *options.Config // what the live part of the configuration is now
+	state   configState
+}
+
+// configState is what there is to say about the configuration file.
+type configState struct {
+	LoadedAt     time.Time
+	Error        string
+	NeedsRestart []string
+	Pinned       []string
+}
+
+func newConfigFile(h *host) *configFile {
+	return &configFile{
+		host: h, metrics: newConfigMetrics(h.metrics), running: h.config,
+		state: configState{LoadedAt: h.started, Pinned: h.config.Pinned},
+	}
+}
+
+// status returns what there is to say about the file.
+func (f *configFile) status() configState {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.state
+}
+
+// follow takes new contents over until ctx ends.
+func (f *configFile) follow(ctx context.Context) {
+	watchConfigFile(ctx, f.host.config.File, func(content []byte, err error) {
+		if err == nil {
+			err = f.take(ctx, content)
+		}
+		if err != nil && ctx.Err() == nil {
+			f.reject(ctx, err)
+		}
+	})
+}
+
+// take makes a new content what runs.
+func (f *configFile) take(ctx context.Context, content []byte) error {
+	next, err := f.host.config.Reload(content)
+	if err != nil {
+		return err
+	}
+	changes := options.Compare(f.running, next)
+	if err := f.host.apply(ctx, next); err != nil {
+		return err
+	}
+	if changes.Logging {
+		if err := next.ApplyVerbosity(); err != nil {
+			return err
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.running = next
+	f.state = configState{LoadedAt: time.Now(), NeedsRestart: changes.NeedsRestart, Pinned: changes.Pinned}
+	f.metrics.reloads.WithLabelValues(reloadApplied).Inc()
+	logger := klog.FromContext(ctx)
+	logger.Info("Configuration file taken over", "file", f.host.config.File, "controllers", changes.Controllers)
+	if len(changes.NeedsRestart) > 0 {
+		f.metrics.current.Set(0)
+		logger.Info("Some of the configuration takes effect at a restart only", "fields", changes.NeedsRestart)
+	} else {
+		f.metrics.current.Set(1)
+	}
+	if len(changes.Pinned) > 0 {
+		logger.Info("Some of the configuration has no effect, because a flag says otherwise", "fields", changes.Pinned)
+	}
+	return nil
+}
+
+// reject says that a new content is not used.
+func (f *configFile) reject(ctx context.Context, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.state.Error = err.Error()
+	f.metrics.reloads.WithLabelValues(reloadRejected).Inc()
+	f.metrics.current.Set(0)
+	for line := range strings.Lines(err.Error()) { // a line for each mistake
+		klog.FromContext(ctx).Error(errors.New(strings.TrimSpace(line)), "New configuration is not used; the running one stays", "file", f.host.config.File)
+	}
+	f.host.events.aboutSelf(f.host, corev1.EventTypeWarning, "ConfigurationRejected", "Reload", "The new content of the configuration file is not used: "+err.Error())
+}
+
+// apply makes next what runs, of the part that can change while the manager runs. It
+// changes everything or nothing.
+func (h *host) apply(ctx context.Context, next *options.Config) error {
+	if err := h.want(ctx, next, true); err != nil {
+		return err
+	}
+	var prepared []*runner.Change
+	for group, r := range h.runners() {
+		change, err := r.Prepare(ctx, desired(next, group))
+		if err != nil {
+			for _, change := range prepared {
+				change.Discard()
+			}
+			return errors.Join(err, h.want(ctx, h.file.running, false))
+		}
+		prepared = append(prepared, change)
+	}
+	for _, change := range prepared {
+		change.Commit()
+	}
+	h.health.update(next.Controllers)
+	return h.want(ctx, next, false)
+}
+
+// want has the lease groups compete that have an enabled controller in config, or
+// those cease to that have none.
+func (h *host) want(ctx context.Context, config *options.Config, wanted bool) error {
+	for _, g := range h.groups {
+		if anyEnabled(desired(config, g.Name)) != wanted {
+			continue
+		}
+		if err := g.want(ctx, wanted); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Incumbent Authors.
+
+package manager
+
+import (
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/component-base/metrics"
+)
+
+// queueMetrics are the metrics of the controllers' workqueues on the manager's own
+// registry. Names, labels and help are those that every Kubernetes component has:
+// what is gathered together from several registries must agree in them.
+type queueMetrics struct {
+	depth, unfinished, longest *metrics.GaugeVec
+	adds, retries              *metrics.CounterVec
+	latency, work              *metrics.HistogramVec
+}
+
+var _ workqueue.MetricsProvider = (*queueMetrics)(nil)
+
+func newQueueMetrics(registry metrics.KubeRegistry) *queueMetrics {
+	gauge := func(name, help string) *metrics.GaugeVec {
+		return metrics.NewGaugeVec(&metrics.GaugeOpts{Subsystem: "workqueue", Name: name, Help: help, StabilityLevel: metrics.ALPHA}, []string{"name"})
+	}
+	counter := func(name, help string) *metrics.CounterVec {
+		return metrics.NewCounterVec(&metrics.CounterOpts{Subsystem: "workqueue", Name: name, Help: help, StabilityLevel: metrics.ALPHA}, []string{"name"})
+	}
+	histogram := func(name, help string) *metrics.HistogramVec {
+		return metrics.NewHistogramVec(&metrics.HistogramOpts{
+			Subsystem: "workqueue", Name: name, Help: help, StabilityLevel: metrics.ALPHA,
+			Buckets: metrics.ExponentialBuckets(10e-9, 10, 10),
+		}, []string{"name"})
+	}
+	m := &queueMetrics{
+		depth:   gauge("depth", "Current depth of workqueue"),
+		adds:    counter("adds_total", "Total number of adds handled by workqueue"),
+		latency: histogram("queue_duration_seconds", "How long in seconds an item stays in workqueue before being requested."),
+		work:    histogram("work_duration_seconds", "How long in seconds processing an item from workqueue takes."),
+		unfinished: gauge("unfinished_work_seconds", "How many seconds of work has done that "+
+			"is in progress and hasn't been observed by work_duration. Large "+
+			"values indicate stuck threads. One can deduce the number of stuck "+
+			"threads by observing the rate at which this increases."),
+		longest: gauge("longest_running_processor_seconds", "How many seconds has the longest running "+
+			"processor for workqueue been running."),
+		retries: counter("retries_total", "Total number of retries handled by workqueue"),
+	}
+	registry.MustRegister(m.depth, m.adds, m.latency, m.work, m.unfinished, m.longest, m.retries)
+	return m
+}
+
+// NewDepthMetric implements workqueue.MetricsProvider.
+func (m *queueMetrics) NewDepthMetric(name string) workqueue.GaugeMetric {
+	return m.depth.WithLabelValues(name)
+}
+
+// NewAddsMetric implements workqueue.MetricsProvider.
+func (m *queueMetrics) NewAddsMetric(name string) workqueue.CounterMetric {
+	return m.adds.WithLabelValues(name)
+}
+
+// NewLatencyMetric implements workqueue.MetricsProvider.
+func (m *queueMetrics) NewLatencyMetric(name string) workqueue.HistogramMetric {
+	return m.latency.WithLabelValues(name)
+}
+
+// NewWorkDurationMetric implements workqueue.MetricsProvider.
+func (m *queueMetrics) NewWorkDurationMetric(name string) workqueue.HistogramMetric {
+	return m.work.WithLabelValues(name)
+}
+
+// NewUnfinishedWorkSecondsMetric implements workqueue.MetricsProvider.
+func (m *queueMetrics) NewUnfinishedWorkSecondsMetric(name string) workqueue.SettableGaugeMetric {
+	return m.unfinished.WithLabelValues(name)
+}
+
+// NewLongestRunningProcessorSecondsMetric implements workqueue.MetricsProvider.
+func (m *queueMetrics) NewLongestRunningProcessorSecondsMetric(name string) workqueue.SettableGaugeMetric {
+	return m.longest.WithLabelValues(name)
+}
+
+// NewRetriesMetric implements workqueue.MetricsProvider.
+func (m *queueMetrics) NewRetriesMetric(name string) workqueue.CounterMetric {
+	return m.retries.WithLabelValues(name)
+}
