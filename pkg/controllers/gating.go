@@ -121,7 +121,7 @@ func (r *Registry) checkItem(item, name string) error {
 func Nearest(name string, candidates []string) string {
 	best, distance := "", max(2, len(name)/3)+1
 	for _, candidate := range candidates {
-		if d := editDistance(strings.ToLower(name), candidate); d < distance {
+		if d := editDistance(strings.ToLower(name), strings.ToLower(candidate)); d < distance {
 			best, distance = candidate, d
 		}
 	}

@@ -201,16 +201,20 @@ func (d *decoder) list(path string, node *yaml.Node, into reflect.Value) {
 	}
 	// A fresh slice: the elements of the default must not shine through.
 	fresh := reflect.MakeSlice(into.Type(), len(node.Content), len(node.Content))
+	complete := true
 	for i, item := range node.Content {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		d.lines[at] = item.Line
 		if null(item) {
 			d.mistake(item, at, "is empty; remove the item, or give it a value")
+			complete = false
 			continue
 		}
 		d.decode(at, item, fresh.Index(i))
 	}
-	into.Set(fresh)
+	if complete { // what follows from an empty item is no help
+		into.Set(fresh)
+	}
 }
 
 func (d *decoder) mapping(path string, node *yaml.Node, into reflect.Value) {

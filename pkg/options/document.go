@@ -40,9 +40,9 @@ type document struct {
 
 // headed is the whole file: what it is, which is no setting, and the settings.
 type headed struct {
-	*document
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
+	*document
 }
 
 // leaderElectionSection has the shape of component-base's

@@ -56,7 +56,7 @@ func (o *Options) group() *grouping {
 		g.addControllers(i, taken)
 	}
 	for i, entry := range o.leaseGroups {
-		if len(entry.Controllers) == 0 && len(g.members(entry.Name)) == 0 {
+		if entry.Name != "" && len(entry.Controllers) == 0 && len(g.members(entry.Name)) == 0 {
 			g.mistake(entryPath(i), "the lease group %q has no controllers; name some in it, or remove it", entry.Name)
 		}
 	}

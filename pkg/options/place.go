@@ -4,7 +4,6 @@
 package options
 
 import (
-	"cmp"
 	"fmt"
 	"regexp"
 	"strings"
@@ -85,16 +84,16 @@ func (p *places) hint(path, value string) string {
 	return path + ": " + value
 }
 
-// line returns the line of a field, or of the one around it. 0 means that the file
-// says nothing about it.
+// line returns the line of a field, or of the item of a list that it belongs to. 0
+// means that the file says nothing about it.
 func (p *places) line(path string) int {
 	for {
 		if line := p.lines[path]; line > 0 {
 			return line
 		}
-		end := cmp.Or(strings.LastIndexAny(path, ".["), -1)
-		if end < 0 || path[end] == '.' {
-			return 0 // the field itself keeps its default
+		end := strings.LastIndexAny(path, ".[")
+		if end < 0 || path[end] == '.' && !strings.HasSuffix(path[:end], "]") {
+			return 0
 		}
 		path = path[:end]
 	}
