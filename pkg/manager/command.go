@@ -6,10 +6,12 @@ package manager
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -65,7 +67,9 @@ leader, holds a Lease and runs them; the others stand by and take over when it
 leaves or dies.
 
 Subcommands:
-  %s controllers   list the controllers, which are enabled, and why`, name, command),
+  %[2]s controllers   list the controllers, which are enabled, and why
+  %[2]s preflight     check whether the APIs and permissions that are needed are there
+  %[2]s rbac          print the RBAC that the enabled controllers need`, name, command),
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return fmt.Errorf("unknown command %q; see %s --help", args[0], cmd.CommandPath())
@@ -87,7 +91,7 @@ Subcommands:
 				return err
 			}
 			ctx, abort := stopOnSignal(cmd.Context())
-			config.Abort = abort
+			config.Abort, config.ApplyLogging = abort, applyVerbosity
 			if err := Run(ctx, config); err != nil {
 				return &runError{err}
 			}
@@ -108,16 +112,27 @@ Subcommands:
 	columns, _, _ := term.TerminalSize(root.OutOrStdout())
 	cliflag.SetUsageAndHelpFunc(root, sections, columns)
 
-	list := newControllersCommand(line)
-	own := cliflag.NamedFlagSets{}
-	own.FlagSet("output").AddFlagSet(list.Flags())
-	for _, section := range sections.Order {
-		own.FlagSet(section).AddFlagSet(sections.FlagSets[section])
+	for _, sub := range []*cobra.Command{newControllersCommand(line), newPreflightCommand(line), newRBACCommand(name, line)} {
+		own := cliflag.NamedFlagSets{}
+		own.FlagSet(sub.Name()).AddFlagSet(sub.Flags())
+		for _, section := range sections.Order {
+			own.FlagSet(section).AddFlagSet(sections.FlagSets[section])
+		}
+		cliflag.SetUsageAndHelpFunc(sub, own, columns)
+		root.AddCommand(sub)
 	}
-	cliflag.SetUsageAndHelpFunc(list, own, columns)
-	root.AddCommand(list)
 	root.CompletionOptions.DisableDefaultCmd = true
 	return root
+}
+
+// applyVerbosity changes how much the process logs.
+func applyVerbosity(config *logsapi.LoggingConfiguration) error {
+	if _, err := logs.GlogSetter(strconv.FormatUint(uint64(config.Verbosity), 10)); err != nil {
+		return err
+	}
+	klogFlags := flag.NewFlagSet("klog", flag.ContinueOnError)
+	klog.InitFlags(klogFlags)
+	return klogFlags.Set("vmodule", logsapi.VModuleConfigurationPflag(&config.VModule).String())
 }
 
 // stopOnSignal returns a context that ends at the first SIGTERM or SIGINT, and a

@@ -60,9 +60,8 @@ func (g *group) newElector() (*leaderelection.Elector, error) {
 		}},
 		Contact:     h.pool.Contact,
 		ServerFence: election.Fencing,
-		Events:      h.events.leaseRecorder(h.config.Name),
+		Events:      h.events.leaseRecorder(),
 		Metrics:     h.electionMetrics,
-		Share:       h.share,
 	}
 	if !election.Enabled {
 		return leaderelection.NewUnelected(config)
@@ -74,6 +73,22 @@ func (g *group) current() *leaderelection.Elector {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.elector
+}
+
+// noticed is told of every change of a controller's state.
+func (g *group) noticed(before, after runner.Status) {
+	if !g.isWanted() {
+		g.touch()
+	}
+	if g.current().Status().Leading() {
+		g.host.announce(before, after)
+	}
+}
+
+func (g *group) isWanted() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.wanted
 }
 
 // competing tells whether it competes for its lease at present.

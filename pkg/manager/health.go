@@ -81,12 +81,12 @@ func (c *health) update(list []options.Controller) {
 	for _, controller := range list {
 		remove, there := c.remove[controller.Name]
 		switch {
-		case controller.Enabled && !there:
+		case controller.Decision.Enabled && !there:
 			r := c.host.runner(controller.LeaseGroup)
 			c.remove[controller.Name] = c.all.Add(controller.Name, func(ctx context.Context) (string, error) {
 				return r.CheckHealth(ctx, controller.Name)
 			})
-		case !controller.Enabled && there:
+		case !controller.Decision.Enabled && there:
 			remove()
 			delete(c.remove, controller.Name)
 		}

@@ -4,7 +4,6 @@
 package manager
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -28,16 +27,13 @@ func newControllersCommand(line *options.CommandLine) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			rows := opts.Table()
-			switch output {
-			case "table":
-				return printTable(cmd.OutOrStdout(), rows)
-			case "json":
-				encoder := json.NewEncoder(cmd.OutOrStdout())
-				encoder.SetIndent("", "  ")
-				return encoder.Encode(rows)
+			if err := checkOutput(output); err != nil {
+				return err
 			}
-			return fmt.Errorf("--output=%q is not a choice; use table or json", output)
+			if output == "json" {
+				return printJSON(cmd.OutOrStdout(), opts.Table())
+			}
+			return printTable(cmd.OutOrStdout(), opts.Table())
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "Form of the list: table or json.")

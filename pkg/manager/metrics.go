@@ -83,3 +83,16 @@ func newConfigMetrics(registry metrics.KubeRegistry) *configMetrics {
 	m.current.Set(1)
 	return m
 }
+
+func (m *configMetrics) taken(whole bool) {
+	m.reloads.WithLabelValues(reloadApplied).Inc()
+	m.current.Set(0)
+	if whole {
+		m.current.Set(1)
+	}
+}
+
+func (m *configMetrics) rejected() {
+	m.reloads.WithLabelValues(reloadRejected).Inc()
+	m.current.Set(0)
+}

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/klog/v2"
 
 	"github.com/incumbent-io/incumbent/pkg/controllers/runner"
@@ -19,32 +18,32 @@ import (
 
 // configFile takes new contents of the configuration file over.
 //
-//	content ──► options.Load: the whole file, all mistakes ──► Compare with what runs
-//	        ──► Apply: build, then stop the old, then start the new
+//	content ──► Reload: the whole file, all mistakes ──► Compare with what runs
+//	        ──► Prepare: build ──► Commit: stop the old, then start the new
 //
 // On any error what runs stays as it is, and the log, an Event, a metric and the
 // status say so.
 type configFile struct {
 	host    *host
+	path    string
 	metrics *configMetrics
 
 	mu      sync.Mutex
-	running *options.Config // what the live part of the configuration is now
+	running *options.Config // what runs now
 	state   configState
 }
 
 // configState is what there is to say about the configuration file.
 type configState struct {
-	LoadedAt     time.Time
-	Error        string
-	NeedsRestart []string
-	Pinned       []string
+	LoadedAt             time.Time
+	Error                string // why its newest content is not used; "" if it is
+	NeedsRestart, Pinned []string
 }
 
 func newConfigFile(h *host) *configFile {
 	return &configFile{
-		host: h, metrics: newConfigMetrics(h.metrics), running: h.config,
-		state: configState{LoadedAt: h.started, Pinned: h.config.Pinned},
+		host: h, path: h.config.File.Path, metrics: newConfigMetrics(h.metrics), running: h.config,
+		state: configState{LoadedAt: h.started, Pinned: options.Compare(h.config, h.config).Pinned},
 	}
 }
 
@@ -57,9 +56,9 @@ func (f *configFile) status() configState {
 
 // follow takes new contents over until ctx ends.
 func (f *configFile) follow(ctx context.Context) {
-	watchConfigFile(ctx, f.host.config.File, func(content []byte, err error) {
+	watchConfigFile(ctx, f.host.config.File, func(file *options.File, err error) {
 		if err == nil {
-			err = f.take(ctx, content)
+			err = f.take(ctx, file)
 		}
 		if err != nil && ctx.Err() == nil {
 			f.reject(ctx, err)
@@ -68,36 +67,33 @@ func (f *configFile) follow(ctx context.Context) {
 }
 
 // take makes a new content what runs.
-func (f *configFile) take(ctx context.Context, content []byte) error {
-	next, err := f.host.config.Reload(content)
+func (f *configFile) take(ctx context.Context, file *options.File) error {
+	next, err := f.host.config.Reload(file)
 	if err != nil {
 		return err
 	}
 	changes := options.Compare(f.running, next)
-	if err := f.host.apply(ctx, next); err != nil {
+	if err := f.host.apply(ctx, f.running, changes.Config); err != nil {
 		return err
 	}
-	if changes.Logging {
-		if err := next.ApplyVerbosity(); err != nil {
-			return err
+	logger := klog.FromContext(ctx).WithValues("file", f.path)
+	if changes.Logging && f.host.config.ApplyLogging != nil {
+		if err := f.host.config.ApplyLogging(changes.Config.Logging); err != nil {
+			logger.Error(err, "The verbosity of the log cannot be changed")
 		}
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.running = next
-	f.state = configState{LoadedAt: time.Now(), NeedsRestart: changes.NeedsRestart, Pinned: changes.Pinned}
-	f.metrics.reloads.WithLabelValues(reloadApplied).Inc()
-	logger := klog.FromContext(ctx)
-	logger.Info("Configuration file taken over", "file", f.host.config.File, "controllers", changes.Controllers)
+	logger.Info("Configuration file taken over", "enabled", changes.Enabled, "disabled", changes.Disabled, "reconfigured", changes.Reconfigured)
 	if len(changes.NeedsRestart) > 0 {
-		f.metrics.current.Set(0)
 		logger.Info("Some of the configuration takes effect at a restart only", "fields", changes.NeedsRestart)
-	} else {
-		f.metrics.current.Set(1)
 	}
 	if len(changes.Pinned) > 0 {
 		logger.Info("Some of the configuration has no effect, because a flag says otherwise", "fields", changes.Pinned)
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.running = changes.Config
+	f.state = configState{LoadedAt: time.Now(), NeedsRestart: changes.NeedsRestart, Pinned: changes.Pinned}
+	f.metrics.taken(len(changes.NeedsRestart) == 0)
 	return nil
 }
 
@@ -106,28 +102,27 @@ func (f *configFile) reject(ctx context.Context, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.state.Error = err.Error()
-	f.metrics.reloads.WithLabelValues(reloadRejected).Inc()
-	f.metrics.current.Set(0)
+	f.metrics.rejected()
 	for line := range strings.Lines(err.Error()) { // a line for each mistake
-		klog.FromContext(ctx).Error(errors.New(strings.TrimSpace(line)), "New configuration is not used; the running one stays", "file", f.host.config.File)
+		klog.FromContext(ctx).Error(errors.New(strings.TrimSpace(line)), "New configuration is not used; the running one stays", "file", f.path)
 	}
-	f.host.events.aboutSelf(f.host, corev1.EventTypeWarning, "ConfigurationRejected", "Reload", "The new content of the configuration file is not used: "+err.Error())
+	f.host.events.warn(f.host.self(), "ConfigurationRejected", "Reload", "The new content of "+f.path+" is not used: "+err.Error())
 }
 
 // apply makes next what runs, of the part that can change while the manager runs. It
 // changes everything or nothing.
-func (h *host) apply(ctx context.Context, next *options.Config) error {
+func (h *host) apply(ctx context.Context, running, next *options.Config) error {
 	if err := h.want(ctx, next, true); err != nil {
 		return err
 	}
 	var prepared []*runner.Change
 	for group, r := range h.runners() {
-		change, err := r.Prepare(ctx, desired(next, group))
+		change, err := r.Prepare(ctx, desired(next.Controllers, group))
 		if err != nil {
 			for _, change := range prepared {
 				change.Discard()
 			}
-			return errors.Join(err, h.want(ctx, h.file.running, false))
+			return errors.Join(err, h.want(ctx, running, false))
 		}
 		prepared = append(prepared, change)
 	}
@@ -142,7 +137,7 @@ func (h *host) apply(ctx context.Context, next *options.Config) error {
 // those cease to that have none.
 func (h *host) want(ctx context.Context, config *options.Config, wanted bool) error {
 	for _, g := range h.groups {
-		if anyEnabled(desired(config, g.Name)) != wanted {
+		if anyEnabled(desired(config.Controllers, g.Name)) != wanted {
 			continue
 		}
 		if err := g.want(ctx, wanted); err != nil {

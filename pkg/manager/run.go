@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/component-base/metrics"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
@@ -30,7 +31,6 @@ type host struct {
 	config          *options.Config
 	started         time.Time
 	identity        *leaderelection.Identity
-	share           *leaderelection.Share
 	metrics         metrics.KubeRegistry
 	electionMetrics *leaderelection.Metrics
 	queueMetrics    *queueMetrics
@@ -58,11 +58,11 @@ func Run(ctx context.Context, config *options.Config) error {
 // newHost wires the parts. The identity comes first: it tells at once whether this
 // process may take its own leases over.
 func newHost(ctx context.Context, config *options.Config) (*host, error) {
-	h := &host{config: config, started: time.Now(), metrics: metrics.NewKubeRegistry(), share: leaderelection.NewShare()}
+	h := &host{config: config, started: time.Now(), metrics: metrics.NewKubeRegistry()}
 	logger := klog.FromContext(ctx)
 	logger.Info("Starting", "version", options.Version(), "apiServer", config.REST.Host, "pod", klog.KRef(config.Pod.Namespace, config.Pod.Name))
 	for _, c := range config.Controllers {
-		logger.Info("Controller gate", "controller", c.Name, "enabled", c.Enabled, "reason", c.Reason)
+		logger.Info("Controller gate", "controller", c.Name, "enabled", c.Decision.Enabled, "reason", c.Decision.Reason)
 	}
 	var err error
 	if h.identity, err = leaderelection.OpenIdentity(leaderelection.IdentityConfig{
@@ -75,13 +75,13 @@ func newHost(ctx context.Context, config *options.Config) (*host, error) {
 		return nil, err
 	}
 	h.queueMetrics = newQueueMetrics(h.metrics)
-	if h.events, err = newEventSource(config.REST); err != nil {
+	if h.events, err = newEventSource(config.Name, config.REST); err != nil {
 		return nil, err
 	}
 	if h.pool, err = clients.NewPool(clients.PoolConfig{REST: config.REST}); err != nil {
 		return nil, err
 	}
-	if h.checker, err = preflight.New(preflight.Config{REST: config.REST, OwnNamespace: config.Election.Namespace}); err != nil {
+	if h.checker, err = preflight.New(preflight.Config{REST: config.REST, OwnNamespace: config.Namespace}); err != nil {
 		return nil, err
 	}
 	for _, lease := range config.Groups {
@@ -92,11 +92,11 @@ func newHost(ctx context.Context, config *options.Config) (*host, error) {
 		g.runner = h.newRunner(g.Name, g.newRun, g.noticed)
 		h.groups = append(h.groups, g)
 	}
-	h.every = h.newRunner("", h.newUnledRun, func(before, after runner.Status) { h.announce(before, after) })
+	h.every = h.newRunner("", h.newUnledRun, h.announce)
 	if err := h.metrics.CustomRegister(newControllerMetrics(h.statuses)); err != nil {
 		return nil, err
 	}
-	if config.File != "" {
+	if config.File != nil {
 		h.file = newConfigFile(h)
 	}
 	h.health = newHealth(ctx, h)
@@ -107,7 +107,7 @@ func newHost(ctx context.Context, config *options.Config) (*host, error) {
 // replica, whose group is empty.
 func (h *host) newRunner(group string, newRun func(string, func()) (runner.RunParts, error), onChange func(before, after runner.Status)) *runner.Runner {
 	return runner.New(runner.Config{
-		Controllers: desired(h.config, group),
+		Controllers: desired(h.config.Controllers, group),
 		NewRun:      newRun,
 		Check:       h.check,
 		Cold:        h.config.Standby == options.StandbyCold && group != "",
@@ -117,10 +117,10 @@ func (h *host) newRunner(group string, newRun func(string, func()) (runner.RunPa
 }
 
 // desired returns what is wanted of the controllers of one lease group.
-func desired(config *options.Config, group string) (list []runner.Desired) {
-	for _, c := range config.Controllers {
+func desired(all []options.Controller, group string) (list []runner.Desired) {
+	for _, c := range all {
 		if c.LeaseGroup == group {
-			list = append(list, runner.Desired{Controller: c.Configured, Enabled: c.Enabled, Reason: c.Reason})
+			list = append(list, runner.Desired{Controller: c.Configured, Enabled: c.Decision.Enabled, Reason: c.Decision.Reason})
 		}
 	}
 	return list
@@ -171,7 +171,22 @@ func (h *host) check(ctx context.Context, access []controllers.Access) (runner.V
 	if err != nil {
 		return runner.Verdict{}, err
 	}
-	return h.verdict(access, report), nil
+	return h.verdict(report), nil
+}
+
+func (h *host) verdict(report preflight.Report) runner.Verdict {
+	v := runner.Verdict{Missing: report.Missing(), Served: map[schema.GroupVersionResource]bool{}}
+	for _, entry := range report {
+		served, known := v.Served[entry.Resource]
+		v.Served[entry.Resource] = entry.OK() && (served || !known)
+	}
+	if !report.Complete() {
+		v.Recheck = func(ctx context.Context) (runner.Verdict, error) {
+			report, err := h.checker.Recheck(ctx, report)
+			return h.verdict(report), err
+		}
+	}
+	return v
 }
 
 // newUnledRun makes what one run of a controller on every replica works with.
@@ -274,7 +289,7 @@ func (h *host) run(ctx context.Context) error {
 func (h *host) startGroups(ctx context.Context) <-chan error {
 	ended := make(chan error, len(h.groups))
 	for _, g := range h.groups {
-		g.wanted = anyEnabled(desired(h.config, g.Name))
+		g.wanted = anyEnabled(desired(h.config.Controllers, g.Name))
 		go func() { ended <- g.run(ctx) }()
 	}
 	return ended

@@ -37,12 +37,18 @@ type Config struct {
 	Standby string
 	// Pod is where the process runs.
 	Pod Pod
+	// Namespace is what controllers.OwnNamespace stands for: the Pod's namespace, or
+	// else that of the kubeconfig file.
+	Namespace string
 	// Controllers are all registered controllers, each after all that it needs.
 	Controllers []Controller
 	// Serving is where health is served; nil serves nothing.
 	Serving *genericoptions.SecureServingOptions
 	// Logging is applied once per process, by manager.Main.
 	Logging *logsapi.LoggingConfiguration
+	// ApplyLogging, if not nil, changes the verbosity of the whole process when that of
+	// the configuration file changes.
+	ApplyLogging func(*logsapi.LoggingConfiguration) error
 	// Features are the feature gates of this manager.
 	Features featuregate.FeatureGate
 	// Abort, if not nil, ends the process's work at once when it is closed: the
@@ -109,7 +115,8 @@ func (o *Options) Complete(getenv func(string) string) (*Config, error) {
 		return nil, err
 	}
 	pod := Pod{Name: getenv("POD_NAME"), Namespace: getenv("POD_NAMESPACE"), UID: getenv("POD_UID")}
-	groups, err := o.completeGroups(cmp.Or(pod.Namespace, namespace, "default"))
+	namespace = cmp.Or(pod.Namespace, namespace, "default")
+	groups, err := o.completeGroups(namespace)
 	if err != nil {
 		return nil, err
 	}
@@ -128,6 +135,7 @@ func (o *Options) Complete(getenv func(string) string) (*Config, error) {
 		Groups:      groups,
 		Standby:     o.standby,
 		Pod:         pod,
+		Namespace:   namespace,
 		Controllers: o.completeControllers(),
 		Serving:     completeServing(o.serving),
 		Logging:     o.logging,
