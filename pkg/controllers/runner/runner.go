@@ -115,7 +115,9 @@ func (r *Runner) Live(ctx context.Context) {
 // a controller that Live has let go already is not run.
 func (r *Runner) Run(ctx context.Context) {
 	t := newTurn(ctx, r.units, r.config.Clock.Now())
-	klog.FromContext(ctx).Info("Running controllers", "controllers", r.enabled())
+	if n := r.enabled(); n > 0 {
+		klog.FromContext(ctx).Info("Running controllers", "controllers", n)
+	}
 	for _, u := range r.units {
 		u.join(t)
 	}
