@@ -64,6 +64,10 @@ type Config struct {
 	// Events records events on the Lease; a record.EventRecorder fits. Nil:
 	// none.
 	Events resourcelock.EventRecorder
+	// Share, from NewShare, is given to all electors of a process that compete for
+	// several leases, to share them out between the processes. Nil: each takes what it
+	// can get.
+	Share *Share
 	// Metrics, from NewMetrics, may be shared by several electors. Nil: none.
 	Metrics *Metrics
 	// ServerFence says that the fencing policy of manifests/components/fencing

@@ -27,6 +27,7 @@ import (
 //	      to stop |  |  not asked to     |                   ^ |                 |
 //	              |  |  stop             |  asked to stop,   | | on lost: exit   |
 //	              |  |                   |  returned early,  | |                 |
+//	              |  |                   |  yielded,         | |                 |
 //	              |  +---- releasing     |  renew deadline   | |                 |
 //	              |           |  ^       v                   | |                 |
 //	              |           |  +--- draining ---taken------+ |                 |
@@ -81,6 +82,10 @@ type engine struct {
 	urgent     bool          // the record is gone or was edited: renew now
 	renewed    time.Duration // when the last renewal was started
 	notBefore  time.Duration // leave the lease to others until then
+	back       standing
+	claim      claim
+	claiming   bool // a claim is being written
+	claims     chan claimResult
 
 	heard    time.Duration // when the watch last delivered something
 	checked  time.Duration // when silence last led to a GET
@@ -119,6 +124,7 @@ type drainReason string
 const (
 	drainAsked    drainReason = "asked to stop"
 	drainReturned drainReason = "OnStartedLeading returned"
+	drainYielded  drainReason = "claimed by a candidate that leads fewer"
 	drainExpired  drainReason = "renew deadline passed"
 )
 
@@ -128,6 +134,7 @@ var (
 	errRenewDeadline = errors.New("the renew deadline passed without a renewal")
 	errTaken         = errors.New("the lease was lost")
 	errReturned      = errors.New("OnStartedLeading returned")
+	errYielded       = errors.New("the lease is given to a candidate that leads fewer")
 )
 
 type writeResult struct {
@@ -154,7 +161,7 @@ func newEngine(ctx context.Context, e *Elector) *engine {
 		asked:  ctx.Done(), mail: newMailbox(), state: StateObserving,
 		view:   newView(e.cfg.Timing.LeaseDuration),
 		sights: make(chan sighting), restart: make(chan struct{}, 1), failures: make(chan failure),
-		writes: make(chan writeResult), gets: make(chan getResult),
+		writes: make(chan writeResult), gets: make(chan getResult), claims: make(chan claimResult),
 	}
 	g.base, g.cancel = context.WithCancel(klog.NewContext(context.WithoutCancel(ctx), g.logger))
 	return g
@@ -181,6 +188,7 @@ func (e *engine) run(context.Context) error {
 		e.turnOnce()
 	}
 	e.publish()
+	e.cfg.Share.leave(e.Elector)
 	e.turn.rest()
 	e.cancel()
 	e.helpers.Wait()
@@ -232,6 +240,8 @@ func (e *engine) turnOnce() {
 		e.written(r)
 	case r := <-e.gets:
 		e.got(r)
+	case r := <-e.claims:
+		e.claimed(r)
 	case <-e.tenure.contacted:
 		e.tenure.contacted, e.tenure.contactBy = nil, 0
 	case <-e.tenure.returned:
@@ -317,9 +327,12 @@ func (e *engine) stepObserving(now Reading) time.Duration {
 		dead: e.cfg.Identity.isDead, loops: e.loops})
 	if d.wait > 0 {
 		e.due = now.Mono + d.wait
+		if again := e.ask(now); again > 0 {
+			wait = min(wait, again)
+		}
 		return min(wait, d.wait)
 	}
-	if hold := max(e.retryAt, e.notBefore) - now.Mono; hold > 0 {
+	if hold := max(e.retryAt, e.notBefore, e.standBack(now, d)) - now.Mono; hold > 0 {
 		return min(wait, hold)
 	}
 	if e.unsettled && e.view.object == nil && e.view.transitions >= 0 {
@@ -458,6 +471,10 @@ func (e *engine) stepLeading(now Reading) time.Duration {
 		return 0
 	case u.back:
 		e.drain(now, drainReturned, errReturned)
+		return 0
+	case e.yields(now):
+		e.logger.Info("Giving the lease to a candidate that leads fewer", "claimant", e.claim.by)
+		e.drain(now, drainYielded, errYielded)
 		return 0
 	}
 	wait := min(left, e.keep(now))
@@ -889,4 +906,8 @@ func (e *engine) publish() {
 		s.term, s.Started = e.tenure.term, e.tenure.started
 	}
 	e.snapshot.Store(s)
+	e.cfg.Share.note(e.Elector, seat{
+		name: e.cfg.Namespace + "/" + e.cfg.LeaseName, known: e.view.known,
+		holder: s.Holder, leading: e.state == StateLeading,
+	})
 }

@@ -187,6 +187,12 @@ type decision struct {
 	reason string
 }
 
+// Reasons that are told apart.
+const (
+	reasonHeld = "held already"
+	reasonDead = "holder proven dead"
+)
+
 // candidate is what a decision depends on besides the view.
 type candidate struct {
 	me   string
@@ -218,12 +224,12 @@ func (v *view) decide(now Reading, c candidate) decision {
 		}
 		return decision{reason: "released"}
 	case r.HolderIdentity == c.me && c.idle:
-		return decision{reason: "held already"}
+		return decision{reason: reasonHeld}
 	case r.HolderIdentity != "" && c.dead(r.HolderIdentity):
 		if c.loops(r) {
 			return decision{kind: certify, reason: "holder proven dead, short-lived"}
 		}
-		return decision{reason: "holder proven dead"}
+		return decision{reason: reasonDead}
 	default:
 		return decision{wait: slack(v.duration) - waited, reason: "expired"}
 	}

@@ -73,6 +73,7 @@ func (s *simulation) run() {
 		s.timing = Timing{LeaseDuration: 5 * time.Second, RenewDeadline: 3 * time.Second, RetryPeriod: time.Second, InFlightBudget: 500 * time.Millisecond}
 		s.maxDuration = s.timing.LeaseDuration
 	}
+	s.sharing = s.seed%3 == 0
 	n := 3 + s.rng.IntN(3)
 	for i := range n {
 		s.add(i < s.plan.stock || s.plan.only, nil)

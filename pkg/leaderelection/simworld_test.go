@@ -49,6 +49,7 @@ type simWorld struct {
 	lastWriter *Term // its term
 	keepLog    bool
 	steady     bool // no jitter
+	sharing    bool // the candidates share out
 	// edited is when the holder or the duration was last edited, shortened when
 	// the duration was.
 	edited, shortened time.Time
@@ -152,6 +153,17 @@ func base32Digits(n int) string {
 	return string(b)
 }
 
+// share is, in a third of the worlds, one by which every standby claims the lease and
+// every leader yields it.
+func (c *simCandidate) share() *Share {
+	if !c.world.sharing {
+		return nil
+	}
+	s := NewShare()
+	s.unfair = -9
+	return s
+}
+
 // launch runs a candidate of ours.
 func (c *simCandidate) launch() {
 	w := c.world
@@ -159,7 +171,7 @@ func (c *simCandidate) launch() {
 	var rngMu sync.Mutex
 	elector, err := New(Config{
 		Namespace: "default", LeaseName: "lease", Identity: c.identity, Timing: w.timing, OnLost: w.onLost,
-		Clock: c.clock, api: simAPI{c.link}, off: w.off,
+		Clock: c.clock, api: simAPI{c.link}, off: w.off, Share: c.share(),
 		jitter: func() float64 {
 			if w.steady {
 				return 0

@@ -61,6 +61,9 @@ func (e *engine) write(now Reading, kind writeKind) {
 	try := e.attempts.begin(kind, now, base, v.record.RenewTime.Time, transitions)
 	try.reclaims = kind == acquire && e.cfg.Identity.isDead(v.record.HolderIdentity)
 	try.fill(lease, e.me, e.timing.LeaseDuration, acquired)
+	if kind != renew || e.claim.outlived(now) {
+		delete(lease.Annotations, claimAnnotation)
+	}
 	do := e.api.update
 	if base == "" {
 		do = e.api.create

@@ -62,6 +62,7 @@ func (g *group) newElector() (*leaderelection.Elector, error) {
 		ServerFence: election.Fencing,
 		Events:      h.events.leaseRecorder(),
 		Metrics:     h.electionMetrics,
+		Share:       h.share,
 	}
 	if !election.Enabled {
 		return leaderelection.NewUnelected(config)

@@ -31,6 +31,7 @@ type host struct {
 	config          *options.Config
 	started         time.Time
 	identity        *leaderelection.Identity
+	share           *leaderelection.Share
 	metrics         metrics.KubeRegistry
 	electionMetrics *leaderelection.Metrics
 	queueMetrics    *queueMetrics
@@ -58,7 +59,7 @@ func Run(ctx context.Context, config *options.Config) error {
 // newHost wires the parts. The identity comes first: it tells at once whether this
 // process may take its own leases over.
 func newHost(ctx context.Context, config *options.Config) (*host, error) {
-	h := &host{config: config, started: time.Now(), metrics: metrics.NewKubeRegistry()}
+	h := &host{config: config, started: time.Now(), metrics: metrics.NewKubeRegistry(), share: leaderelection.NewShare()}
 	logger := klog.FromContext(ctx)
 	logger.Info("Starting", "version", options.Version(), "apiServer", config.REST.Host, "pod", klog.KRef(config.Pod.Namespace, config.Pod.Name))
 	for _, c := range config.Controllers {

@@ -26,7 +26,7 @@ var (
 //
 //	going ── told: cause is set ──► waiting ── those that need it have stopped ──► cancelled
 //	                                                                                │
-//	                                  StopTimeout, while the term goes on: stuck ◄──┤
+//	                                       after StopTimeout, unless lost: stuck ◄──┤
 //	                                                                                ▼
 //	                                                        Run has returned: result
 type run struct {
@@ -43,7 +43,7 @@ type run struct {
 	after     []<-chan struct{} // what is waited for before it is cancelled
 	cancelled bool
 	fault     error
-	deadline  clock.Timer // until it is stuck; nil unless cancelled while the turn goes on
+	deadline  clock.Timer // until it is stuck; nil unless cancelled, and if the lease is lost
 }
 
 // detachTimeout bounds the wait for the last call of a run's event handlers.
@@ -163,7 +163,7 @@ func (r *run) decide() {
 	r.cancelled = true
 	u.enter(Draining, r.words())
 	r.cancel(r.cause)
-	if r.turn.ctx.Err() == nil {
+	if !r.turn.lost() { // then the elector knows how long it may take
 		r.deadline = u.config.Clock.NewTimer(u.config.StopTimeout)
 	}
 }
