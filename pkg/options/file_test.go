@@ -24,9 +24,7 @@ func fleet() *controllers.Registry {
 	plain := func(name string, change func(*controllers.Descriptor[controllers.NoOptions])) controllers.Registration {
 		d := controllers.Descriptor[controllers.NoOptions]{
 			Name: name, Summary: "A test.",
-			Init: func(context.Context, *controllers.Context, controllers.NoOptions) (controllers.Controller, error) {
-				return nil, controllers.Skip("a test")
-			},
+			Init: skip,
 		}
 		change(&d)
 		return d
@@ -52,6 +50,10 @@ func fleet() *controllers.Registry {
 			}
 		}),
 	)
+}
+
+func skip(context.Context, *controllers.Context, controllers.NoOptions) (controllers.Controller, error) {
+	return nil, controllers.Skip("a test")
 }
 
 const head = "apiVersion: config.incumbent.io/v1alpha1\nkind: ManagerConfiguration\n"
