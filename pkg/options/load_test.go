@@ -110,7 +110,7 @@ func TestFileReplacesDefaults(t *testing.T) {
 
 func TestFlagsWinOverTheFile(t *testing.T) {
 	config := complete(t, file(everything),
-		"--controllers=quota", "--controllers=store", "--quota-kinds=d,e", "--standby=warm",
+		"--controllers=quota", "--controllers=store", "--quota_kinds=d,e", "--standby=warm",
 		"--leader-elect-lease-duration=40s", "--leader-elect-on-lost=rejoin", "--drain-timeout=5s", "--kube-api-qps=9",
 		"--bind-address=127.0.0.2", "--tls-cipher-suites=TLS_AES_256_GCM_SHA384", "--feature-gates=Shiny=false", "--vmodule=b=1", "--vmodule=c=2", "-v=0")
 	got := show(config)
