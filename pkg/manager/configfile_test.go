@@ -33,34 +33,36 @@ type watched struct {
 // test.
 func watch(t *testing.T, path, running string) *watched {
 	t.Helper()
-	return watchWith(t, &fileWatch{path: path, poll: pollEvery, reported: reading{file: &options.File{Path: path, Content: []byte(running)}}})
+	w := &watched{t: t, path: path, reports: make(chan string, 100)}
+	w.start(func(ctx context.Context) {
+		watchConfigFile(ctx, &options.File{Path: path, Content: []byte(running)}, w.changed)
+	})
+	return w
 }
 
-func watchWith(t *testing.T, file *fileWatch) *watched {
-	t.Helper()
-	w := &watched{t: t, path: file.path, reports: make(chan string, 100)}
-	file.changed = func(file *options.File, err error) {
-		if err != nil {
-			w.reports <- "error: " + err.Error()
-			return
-		}
-		w.reports <- string(file.Content)
+func (w *watched) changed(file *options.File, err error) {
+	if err != nil {
+		w.reports <- "error: " + err.Error()
+		return
 	}
-	ctx, stop := context.WithCancel(t.Context())
+	w.reports <- string(file.Content)
+}
+
+func (w *watched) start(run func(context.Context)) {
+	ctx, stop := context.WithCancel(w.t.Context())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		file.run(ctx)
+		run(ctx)
 	}()
-	t.Cleanup(func() {
+	w.t.Cleanup(func() {
 		stop()
 		<-ended
 		close(w.reports)
 		for report := range w.reports {
-			t.Errorf("reported too much: %q", report)
+			w.t.Errorf("reported too much: %q", report)
 		}
 	})
-	return w
 }
 
 // want waits for the next report, which begins as given.
@@ -176,7 +178,8 @@ func TestDirectoryOfTheConfigFileMayComeLater(t *testing.T) {
 	directory := filepath.Join(t.TempDir(), "mount")
 	path := filepath.Join(directory, "config.yaml")
 	running := reading{file: &options.File{Path: path, Content: []byte("one")}}
-	w := watchWith(t, &fileWatch{path: path, poll: 20 * time.Millisecond, reported: running})
+	w := &watched{t: t, path: path, reports: make(chan string, 100)}
+	w.start((&fileWatch{path: path, poll: 20 * time.Millisecond, reported: running, changed: w.changed}).run)
 	w.want("error: --config=" + path + " was deleted")
 	must(t, os.Mkdir(directory, 0o700))
 	rename(t, path, "two")

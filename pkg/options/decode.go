@@ -56,7 +56,7 @@ var yamlError = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 // and one mistake.
 func (d *decoder) parse(content []byte) *yaml.Node {
 	var document, second yaml.Node
-	decoder := yaml.NewDecoder(bytes.NewReader(content))
+	decoder := yaml.NewDecoder(bytes.NewReader(asYAML(content)))
 	err := decoder.Decode(&document)
 	if err == nil {
 		if after := decoder.Decode(&second); after == nil {
@@ -80,6 +80,23 @@ func (d *decoder) parse(content []byte) *yaml.Node {
 		return nil
 	}
 	return root
+}
+
+var jsonEscape = regexp.MustCompile(`\\u[dD][89abAB][[:xdigit:]]{2}\\u[dD][c-fC-F][[:xdigit:]]{2}|\\.`)
+
+// asYAML returns the content with the escapes that JSON has and the YAML parser has
+// not written out: the slash, and characters beyond the basic plane.
+func asYAML(content []byte) []byte {
+	if !json.Valid(content) {
+		return content
+	}
+	return jsonEscape.ReplaceAllFunc(content, func(escape []byte) []byte {
+		var character string
+		if escape[1] != '/' && len(escape) == 2 || json.Unmarshal(fmt.Appendf(nil, `"%s"`, escape), &character) != nil {
+			return escape
+		}
+		return []byte(character)
+	})
 }
 
 func (d *decoder) notYAML(err error) error {

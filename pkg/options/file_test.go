@@ -5,6 +5,7 @@ package options_test
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/component-base/featuregate"
+	logsapi "k8s.io/component-base/logs/api/v1"
 
 	"github.com/incumbent-io/incumbent/pkg/controllers"
 	"github.com/incumbent-io/incumbent/pkg/options"
@@ -24,9 +26,7 @@ func fleet() *controllers.Registry {
 	plain := func(name string, change func(*controllers.Descriptor[controllers.NoOptions])) controllers.Registration {
 		d := controllers.Descriptor[controllers.NoOptions]{
 			Name: name, Summary: "A test.",
-			Init: func(context.Context, *controllers.Context, controllers.NoOptions) (controllers.Controller, error) {
-				return nil, controllers.Skip("a test")
-			},
+			Init: skip,
 		}
 		change(&d)
 		return d
@@ -52,6 +52,10 @@ func fleet() *controllers.Registry {
 			}
 		}),
 	)
+}
+
+func skip(context.Context, *controllers.Context, controllers.NoOptions) (controllers.Controller, error) {
+	return nil, controllers.Skip("a test")
 }
 
 const head = "apiVersion: config.incumbent.io/v1alpha1\nkind: ManagerConfiguration\n"
@@ -253,4 +257,41 @@ func FuzzLoad(f *testing.F) {
 			t.Errorf("got %q, which does not name the file", err)
 		}
 	})
+}
+
+func TestJSONIsAConfigurationFileToo(t *testing.T) {
+	content := "{\n\t\"apiVersion\": \"config.incumbent.io/v1alpha1\", \"kind\": \"ManagerConfiguration\",\n\t\"controllers\": [\n\t\t\"store\"\n\t],\n\t\"leaderElection\": {\"identityDir\": \"\\/a\\u0062\\\\/\\ud83d\\ude00\"}\n}\n"
+	got := show(complete(t, &options.File{Path: "c.json", Content: []byte(content)}))
+	want := show(complete(t, nil))
+	want.Controllers, want.Election.IdentityDir = "store ", `/ab\/`+"\U0001F600"
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("configuration (-want +got):\n%s", diff)
+	}
+}
+
+// TestLoggingHasComponentBasesShape loads what component-base itself writes.
+func TestLoggingHasComponentBasesShape(t *testing.T) {
+	logging := logsapi.NewLoggingConfiguration()
+	logging.Verbosity = 3
+	logging.VModule = logsapi.VModuleConfiguration{{FilePattern: "a", Verbosity: 1}}
+	logging.Options.Text.SplitStream, logging.Options.JSON.SplitStream = true, true
+	content, err := json.Marshal(logging)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := complete(t, file("logging: "+string(content), "featureGates: {LoggingAlphaOptions: true}")).Logging
+	if diff := cmp.Diff(logging, got); diff != "" {
+		t.Errorf("logging (-want +got):\n%s", diff)
+	}
+}
+
+func TestAFileFullOfMistakesIsCutShort(t *testing.T) {
+	_, err := options.Load("fleet-manager", fleet(), nil, file("controllers: ["+strings.Repeat("a,", 1000)+"]"))
+	if err == nil {
+		t.Fatal("got no mistake")
+	}
+	lines := strings.Split(err.Error(), "\n")
+	if last := lines[len(lines)-1]; len(lines) != 101 || last != "and 900 more mistakes" {
+		t.Errorf("got %d lines, the last %q; want 101, the last telling of 900 more", len(lines), last)
+	}
 }

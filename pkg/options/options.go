@@ -188,7 +188,16 @@ func (o *Options) validate() error {
 			errs = append(errs, fmt.Errorf("%s: %s", p.of(mistake.Field), mistake.ErrorBody()))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(few(errs)...)
+}
+
+// few returns the first mistakes: nobody reads more, and a file can hold very many.
+func few(mistakes []error) []error {
+	const most = 100
+	if len(mistakes) <= most {
+		return mistakes
+	}
+	return append(mistakes[:most], fmt.Errorf("and %d more mistakes", len(mistakes)-most))
 }
 
 func (o *Options) validateList() []error {
