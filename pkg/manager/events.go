@@ -72,19 +72,17 @@ func (r leaseRecorder) Eventf(object runtime.Object, eventType, reason, message 
 	r.recorder.Eventf(object, nil, eventType, reason, "LeaderElection", message, args...)
 }
 
-// warn records a warning. It does nothing without an object to record it on.
-func (s *eventSource) warn(about runtime.Object, reason, action, note string) {
-	s.record(about, corev1.EventTypeWarning, reason, action, note)
-}
-
-func (s *eventSource) record(about runtime.Object, eventType, reason, action, note string) {
+// record records an Event by the part of the manager, or the controller, that is
+// called reporter. Of one reporter, Events with the same reason on the same object
+// count as one that repeats itself. It does nothing without an object.
+func (s *eventSource) record(about runtime.Object, reporter, eventType, reason, action, note string) {
 	if about == nil {
 		return
 	}
 	if len(note) > maxNote {
 		note = strings.ToValidUTF8(note[:maxNote-3], "") + "..."
 	}
-	s.own.Eventf(about, nil, eventType, reason, action, "%s", note)
+	s.broadcaster.NewRecorder(scheme.Scheme, reporter).Eventf(about, nil, eventType, reason, action, "%s", note)
 }
 
 // maxNote is how long the API server lets the note of an Event be.
@@ -100,17 +98,25 @@ func (h *host) self() runtime.Object {
 	}}
 }
 
+// noticed is told of every change of the state of a controller on every replica.
+func (h *host) noticed(before, after runner.Status) {
+	h.health.follow(after)
+	h.announce(before, after)
+}
+
 // announce records what befalls a controller as an Event on this process's Pod.
 func (h *host) announce(before, after runner.Status) {
-	about, name := h.self(), "Controller "+after.Name
+	warn := func(reason, action, note string) {
+		h.events.record(h.self(), after.Name, corev1.EventTypeWarning, reason, action, "Controller "+after.Name+" "+note)
+	}
 	switch {
 	case after.State == runner.Backoff && after.LastErrorAt != before.LastErrorAt:
-		h.events.warn(about, "ControllerFailed", "Restart", name+" failed and is restarted alone: "+after.LastError)
+		warn("ControllerFailed", "Restart", "failed and is restarted alone: "+after.LastError)
 	case after.State == runner.Blocked:
-		h.events.warn(about, "ControllerBlocked", "Block", name+" is blocked: "+after.Reason)
+		warn("ControllerBlocked", "Block", "is blocked: "+after.Reason)
 	case after.State == runner.Stuck:
-		h.events.warn(about, "ControllerStuck", "Stop", name+" does not stop: "+after.Reason)
+		warn("ControllerStuck", "Stop", "does not stop: "+after.Reason)
 	case before.State == runner.Blocked && after.State == runner.Building:
-		h.events.record(about, corev1.EventTypeNormal, "ControllerUnblocked", "Start", name+" is no longer blocked")
+		h.events.record(h.self(), after.Name, corev1.EventTypeNormal, "ControllerUnblocked", "Start", "Controller "+after.Name+" is no longer blocked")
 	}
 }

@@ -56,6 +56,9 @@ func (g *group) newElector() (*leaderelection.Elector, error) {
 		DrainTimeout: election.DrainTimeout,
 		OnLost:       election.OnLost,
 		Callbacks: clientgo.LeaderCallbacks{OnStartedLeading: func(ctx context.Context) {
+			for _, status := range g.runner.Snapshot() { // standbys do not announce
+				h.announce(runner.Status{}, status)
+			}
 			g.runner.Run(controllers.WithTerm(ctx, leaderelection.TermFrom(ctx)))
 		}},
 		Contact:     h.pool.Contact,
@@ -78,6 +81,7 @@ func (g *group) current() *leaderelection.Elector {
 
 // noticed is told of every change of a controller's state.
 func (g *group) noticed(before, after runner.Status) {
+	g.host.health.follow(after)
 	if !g.isWanted() {
 		g.touch()
 	}

@@ -9,13 +9,13 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/incumbent-io/incumbent/pkg/controllers"
 	"github.com/incumbent-io/incumbent/pkg/controllers/runner"
 	"github.com/incumbent-io/incumbent/pkg/healthz"
 	"github.com/incumbent-io/incumbent/pkg/leaderelection"
-	"github.com/incumbent-io/incumbent/pkg/options"
 )
 
 const (
@@ -34,12 +34,14 @@ const (
 //     stop. An API server that cannot be reached never fails it.
 //   - /readyz tells whether this replica can serve its part: it takes part in the
 //     elections, its caches are synced, and it is not stopping.
-//   - /healthz is /livez and one check for each enabled controller.
+//   - /healthz is /livez and one check for each controller that is not disabled.
 type health struct {
 	live, ready, all healthz.Checks
 	host             *host
 	stopping         context.Context
-	remove           map[string]func() // by controller; of the checks in all
+
+	mu     sync.Mutex
+	remove map[string]func() // by controller; of the checks in all
 }
 
 func newHealth(ctx context.Context, h *host) *health {
@@ -63,7 +65,9 @@ func newHealth(ctx context.Context, h *host) *health {
 	}
 	checks.ready.Add("caches", checks.caches)
 	checks.ready.Add("shutdown", checks.shutdown)
-	checks.update(h.config.Controllers)
+	for _, status := range h.statuses() {
+		checks.follow(status)
+	}
 	return checks
 }
 
@@ -75,21 +79,21 @@ func checkName(name string, g *group) string {
 	return name + "-" + g.Name
 }
 
-// update adds and removes the checks of controllers that have been enabled and
-// disabled.
-func (c *health) update(list []options.Controller) {
-	for _, controller := range list {
-		remove, there := c.remove[controller.Name]
-		switch {
-		case controller.Decision.Enabled && !there:
-			r := c.host.runner(controller.LeaseGroup)
-			c.remove[controller.Name] = c.all.Add(controller.Name, func(ctx context.Context) (string, error) {
-				return r.CheckHealth(ctx, controller.Name)
-			})
-		case !controller.Decision.Enabled && there:
-			remove()
-			delete(c.remove, controller.Name)
-		}
+// follow adds the check of a controller that is no longer disabled, and removes that of
+// one that is now. A controller that was told to stop and is stuck keeps its check.
+func (c *health) follow(status runner.Status) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	remove, there := c.remove[status.Name]
+	switch disabled := status.State == runner.Disabled; {
+	case !disabled && !there:
+		r := c.host.runner(status.Group)
+		c.remove[status.Name] = c.all.Add(status.Name, func(ctx context.Context) (string, error) {
+			return r.CheckHealth(ctx, status.Name)
+		})
+	case disabled && there:
+		remove()
+		delete(c.remove, status.Name)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/klog/v2"
 
 	"github.com/incumbent-io/incumbent/pkg/controllers/runner"
@@ -106,7 +107,7 @@ func (f *configFile) reject(ctx context.Context, err error) {
 	for line := range strings.Lines(err.Error()) { // a line for each mistake
 		klog.FromContext(ctx).Error(errors.New(strings.TrimSpace(line)), "New configuration is not used; the running one stays", "file", f.path)
 	}
-	f.host.events.warn(f.host.self(), "ConfigurationRejected", "Reload", "The new content of "+f.path+" is not used: "+err.Error())
+	f.host.events.record(f.host.self(), f.host.config.Name, corev1.EventTypeWarning, "ConfigurationRejected", "Reload", "The new content of "+f.path+" is not used: "+err.Error())
 }
 
 // apply makes next what runs, of the part that can change while the manager runs. It
@@ -129,7 +130,6 @@ func (h *host) apply(ctx context.Context, running, next *options.Config) error {
 	for _, change := range prepared {
 		change.Commit()
 	}
-	h.health.update(next.Controllers)
 	return h.want(ctx, next, false)
 }
 

@@ -93,7 +93,7 @@ func newHost(ctx context.Context, config *options.Config) (*host, error) {
 		g.runner = h.newRunner(g.Name, g.newRun, g.noticed)
 		h.groups = append(h.groups, g)
 	}
-	h.every = h.newRunner("", h.newUnledRun, h.announce)
+	h.every = h.newRunner("", h.newUnledRun, h.noticed)
 	if err := h.metrics.CustomRegister(newControllerMetrics(h.statuses)); err != nil {
 		return nil, err
 	}

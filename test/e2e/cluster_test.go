@@ -84,7 +84,7 @@ func start() (*cluster, error) {
 	c := &cluster{root: root, folder: folder, data: data, kubeconfig: filepath.Join(folder, "kubeconfig"), binaries: filepath.Join(folder, "bin")}
 	for _, command := range [][]string{
 		{"make", "build"},
-		{"go", "build", "-o", filepath.Join(c.binaries, "stubborn"), "./test/e2e/stubborn"},
+		{"go", "build", "-o", c.binaries + "/", "./test/e2e/stubborn", "./test/e2e/faulty"},
 	} {
 		build := exec.Command(command[0], command[1:]...)
 		build.Dir = root

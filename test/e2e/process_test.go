@@ -18,7 +18,6 @@ import (
 	"testing"
 	"time"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -55,9 +54,16 @@ func launch(t *testing.T, args ...string) *process {
 
 func launchBinary(t *testing.T, binary string, args ...string) *process {
 	t.Helper()
+	return launchIn(t, nil, binary, args...)
+}
+
+// launchIn starts a manager with more in its environment.
+func launchIn(t *testing.T, env []string, binary string, args ...string) *process {
+	t.Helper()
 	port := freePort(t)
 	p := &process{address: "https://127.0.0.1:" + port, ended: make(chan error, 1)}
 	p.cmd = exec.Command(binary, append([]string{"--bind-address=127.0.0.1", "--secure-port=" + port}, args...)...)
+	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = p, p
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -226,23 +232,8 @@ func TestUnreachableServerIsRetriedAndReported(t *testing.T) {
 func TestForbiddenLeaseIsReportedUntilItIsAllowed(t *testing.T) {
 	const namespace = "forbidden"
 	shared.namespace(t, namespace)
-	account := "manager"
-	if _, err := shared.client.CoreV1().ServiceAccounts(namespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	token, err := shared.client.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), account, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := clientcmdapi.NewConfig()
-	config.Clusters["c"] = &clientcmdapi.Cluster{Server: shared.rest.Host, CertificateAuthorityData: shared.rest.CAData, CertificateAuthority: shared.rest.CAFile}
-	config.AuthInfos["c"] = &clientcmdapi.AuthInfo{Token: token.Status.Token}
-	config.Contexts["c"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "c", Namespace: namespace}
-	config.CurrentContext = "c"
-	path := filepath.Join(t.TempDir(), "kubeconfig")
-	if err := clientcmd.WriteToFile(*config, path); err != nil {
-		t.Fatal(err)
-	}
+	const account = "manager"
+	path := shared.kubeconfigFor(t, namespace, account)
 
 	p := launch(t, "--kubeconfig="+path, "--controllers=leader-label") // which is skipped: no Pod
 	eventually(t, 10*time.Second, "a /readyz that says why", func() error {

@@ -47,6 +47,10 @@ type unit struct {
 func newUnit(d Desired, config *Config) *unit {
 	w := newWant(d)
 	close(w.adopted)
+	state, reason := Stopped, ""
+	if !d.Enabled {
+		state, reason = Disabled, d.Reason
+	}
 	return &unit{
 		name:   d.Controller.Name,
 		needs:  d.Controller.Needs,
@@ -57,7 +61,7 @@ func newUnit(d Desired, config *Config) *unit {
 		want:   w,
 		status: Status{
 			Name: d.Controller.Name, Group: d.Controller.LeaseGroup,
-			State: Stopped, Since: config.Clock.Now(), Restarts: map[Cause]int{},
+			State: state, Reason: reason, Since: config.Clock.Now(), Restarts: map[Cause]int{},
 		},
 	}
 }
