@@ -6,6 +6,7 @@ package manager
 import (
 	"context"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -48,10 +49,14 @@ func newEventSource(manager string, config *rest.Config) (*eventSource, error) {
 
 // start sends Events until ctx ends.
 func (s *eventSource) start(ctx context.Context) {
-	if err := s.broadcaster.StartRecordingToSinkWithContext(ctx); err != nil {
+	sending, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	if err := s.broadcaster.StartRecordingToSinkWithContext(sending); err != nil {
 		klog.FromContext(ctx).Error(err, "Events are not recorded")
 	}
-	context.AfterFunc(ctx, s.broadcaster.Shutdown)
+	context.AfterFunc(ctx, func() {
+		s.broadcaster.Shutdown()
+		time.AfterFunc(time.Second, cancel) // what is on its way may arrive
+	})
 }
 
 // recorderFor returns what gives a controller its recorders.

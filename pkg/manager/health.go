@@ -97,13 +97,12 @@ func (c *health) follow(status runner.Status) {
 	}
 }
 
-func (c *health) handler() http.Handler {
-	mux := http.NewServeMux()
+// mount adds the three endpoints.
+func (c *health) mount(mux *http.ServeMux) {
 	for path, set := range map[string]*healthz.Checks{"/livez": &c.live, "/readyz": &c.ready, "/healthz": &c.all} {
 		mux.Handle(path, set.Handler(path))
 		mux.Handle(path+"/", set.Handler(path))
 	}
-	return mux
 }
 
 func (c *health) shutdown(context.Context) (string, error) {

@@ -13,12 +13,19 @@ import (
 
 var (
 	leaseResource = schema.GroupVersionResource{Group: "coordination.k8s.io", Version: "v1", Resource: "leases"}
-	eventResource = schema.GroupVersionResource{Group: "events.k8s.io", Version: "v1", Resource: "events"}
+	// Who asks for metrics and status, and may they?
+	tokenReviewResource  = schema.GroupVersionResource{Group: "authentication.k8s.io", Version: "v1", Resource: "tokenreviews"}
+	accessReviewResource = schema.GroupVersionResource{Group: "authorization.k8s.io", Version: "v1", Resource: "subjectaccessreviews"}
+	eventResource        = schema.GroupVersionResource{Group: "events.k8s.io", Version: "v1", Resource: "events"}
 )
 
 // needs returns what the manager and its enabled controllers need of the API server.
 func needs(outline *options.Outline) []preflight.Need {
-	list := []preflight.Need{{Owner: "events", Access: controllers.Access{Resource: eventResource, Verbs: []string{"create", "patch"}}}}
+	list := []preflight.Need{
+		{Owner: "serving", Access: controllers.Access{Resource: tokenReviewResource, Verbs: []string{"create"}}},
+		{Owner: "serving", Access: controllers.Access{Resource: accessReviewResource, Verbs: []string{"create"}}},
+		{Owner: "events", Access: controllers.Access{Resource: eventResource, Verbs: []string{"create", "patch"}}},
+	}
 	for _, group := range outline.Groups {
 		if !outline.Elected || !anyEnabled(desired(outline.Controllers, group.Name)) {
 			continue

@@ -257,13 +257,13 @@ func (h *host) run(ctx context.Context) error {
 	stopped := h.startRunners(ctx)
 	served := make(chan error, 1)
 	if h.config.Serving != nil {
-		server, err := serving.Listen(h.config.Serving)
+		server, err := serving.Listen(*h.config.Serving)
 		if err != nil {
 			stop()
 			return errors.Join(err, h.await(ended, stop))
 		}
 		servants.Go(func() {
-			err := server.Serve(background, h.health.handler())
+			err := server.Serve(background, h.handler())
 			served <- err
 			if err != nil {
 				stop()

@@ -21,8 +21,8 @@ const inClusterNamespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/na
 
 // client holds how the API server is reached.
 type client struct {
-	kubeconfig, master string
-	connection         componentbaseconfig.ClientConnectionConfiguration
+	master     string
+	connection componentbaseconfig.ClientConnectionConfiguration
 }
 
 func newClient() client {
@@ -34,7 +34,7 @@ func newClient() client {
 }
 
 func (c *client) addFlags(flags *pflag.FlagSet) {
-	flags.StringVar(&c.kubeconfig, "kubeconfig", c.kubeconfig, "Path to a kubeconfig file. Without it, and without --master, the Pod's service account is used.")
+	flags.StringVar(&c.connection.Kubeconfig, "kubeconfig", c.connection.Kubeconfig, "Path to a kubeconfig file. Without it, and without --master, the Pod's service account is used.")
 	flags.StringVar(&c.master, "master", c.master, "Address of the API server; overrides the one in the kubeconfig file.")
 	flags.StringVar(&c.connection.ContentType, "kube-api-content-type", c.connection.ContentType, "Content type of requests to the API server: application/json or application/vnd.kubernetes.protobuf. Custom resources always use JSON.")
 	flags.Float32Var(&c.connection.QPS, "kube-api-qps", c.connection.QPS, "Requests per second to the API server that all controllers together may send. 0 or less means no limit. Lease and Event requests do not count.")
@@ -56,20 +56,20 @@ func (c *client) validate(p *places) (errs []error) {
 // restConfig returns the configuration that every client derives from, and the
 // namespace that it implies.
 func (c *client) restConfig(name string) (config *rest.Config, namespace string, err error) {
-	if c.kubeconfig == "" && c.master == "" {
+	if c.connection.Kubeconfig == "" && c.master == "" {
 		if config, err = rest.InClusterConfig(); err != nil {
 			return nil, "", fmt.Errorf("no API server to talk to: this is not a Pod (%w) and --kubeconfig is not set; pass --kubeconfig=PATH", err)
 		}
 		namespace = namespaceFromFile(inClusterNamespaceFile)
 	} else {
 		loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
-			&clientcmd.ClientConfigLoadingRules{ExplicitPath: c.kubeconfig},
+			&clientcmd.ClientConfigLoadingRules{ExplicitPath: c.connection.Kubeconfig},
 			&clientcmd.ConfigOverrides{ClusterInfo: clientcmdapi.Cluster{Server: c.master}})
 		if config, err = loader.ClientConfig(); err != nil {
-			return nil, "", fmt.Errorf("--kubeconfig=%q cannot be used: %w; pass the path of a readable kubeconfig file whose current context is complete", c.kubeconfig, err)
+			return nil, "", fmt.Errorf("--kubeconfig=%q cannot be used: %w; pass the path of a readable kubeconfig file whose current context is complete", c.connection.Kubeconfig, err)
 		}
 		if namespace, _, err = loader.Namespace(); err != nil {
-			return nil, "", fmt.Errorf("--kubeconfig=%q: %w", c.kubeconfig, err)
+			return nil, "", fmt.Errorf("--kubeconfig=%q: %w", c.connection.Kubeconfig, err)
 		}
 	}
 	config.ContentConfig.ContentType = c.connection.ContentType

@@ -10,13 +10,13 @@ import (
 	"strings"
 	"time"
 
-	genericoptions "k8s.io/apiserver/pkg/server/options"
 	"k8s.io/client-go/rest"
 	"k8s.io/component-base/featuregate"
 	logsapi "k8s.io/component-base/logs/api/v1"
 
 	"github.com/incumbent-io/incumbent/pkg/controllers"
 	"github.com/incumbent-io/incumbent/pkg/leaderelection"
+	"github.com/incumbent-io/incumbent/pkg/serving"
 )
 
 // Config is what manager.Run needs: complete and consistent.
@@ -42,8 +42,8 @@ type Config struct {
 	Namespace string
 	// Controllers are all registered controllers, each after all that it needs.
 	Controllers []Controller
-	// Serving is where health is served; nil serves nothing.
-	Serving *genericoptions.SecureServingOptions
+	// Serving says where and to whom is served; nil serves nothing.
+	Serving *serving.Config
 	// Logging is applied once per process, by manager.Main.
 	Logging *logsapi.LoggingConfiguration
 	// ApplyLogging, if not nil, changes the verbosity of the whole process when that of
@@ -137,7 +137,7 @@ func (o *Options) Complete(getenv func(string) string) (*Config, error) {
 		Pod:         pod,
 		Namespace:   namespace,
 		Controllers: o.completeControllers(),
-		Serving:     completeServing(o.serving),
+		Serving:     o.completeServing(),
 		Logging:     o.logging,
 		Features:    o.features,
 		options:     o,

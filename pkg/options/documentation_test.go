@@ -87,14 +87,29 @@ func TestPageTellsEveryField(t *testing.T) {
 
 // withoutField are the flags that the file has no field for, with the reason.
 var withoutField = map[string]string{
-	"config":                           "names the file",
-	"http2-max-streams-per-connection": "tunes the socket",
-	"permit-address-sharing":           "tunes the socket",
-	"permit-port-sharing":              "tunes the socket",
-	"tls-curve-preferences":            "numbers that depend on the version of Go",
-	"tls-sni-cert-key":                 "a name for each of several clients, which health has not",
-	"log-json-split-stream":            "is there once JSON is registered as a format",
-	"log-json-info-buffer-size":        "is there once JSON is registered as a format",
+	"config":                                       "names the file",
+	"http2-max-streams-per-connection":             "tunes the socket",
+	"permit-address-sharing":                       "tunes the socket",
+	"permit-port-sharing":                          "tunes the socket",
+	"tls-curve-preferences":                        "numbers that depend on the version of Go",
+	"tls-sni-cert-key":                             "a name for each of several clients, which a manager has not",
+	"authentication-kubeconfig":                    "says who reviews requests, as in every Kubernetes component",
+	"authentication-skip-lookup":                   "says who reviews requests, as in every Kubernetes component",
+	"authentication-token-webhook-cache-ttl":       "says who reviews requests, as in every Kubernetes component",
+	"authentication-tolerate-lookup-failure":       "says who reviews requests, as in every Kubernetes component",
+	"authorization-always-allow-paths":             "says who reviews requests, as in every Kubernetes component",
+	"authorization-kubeconfig":                     "says who reviews requests, as in every Kubernetes component",
+	"authorization-webhook-cache-authorized-ttl":   "says who reviews requests, as in every Kubernetes component",
+	"authorization-webhook-cache-unauthorized-ttl": "says who reviews requests, as in every Kubernetes component",
+	"client-ca-file":                               "says who reviews requests, as in every Kubernetes component",
+	"requestheader-allowed-names":                  "says who reviews requests, as in every Kubernetes component",
+	"requestheader-client-ca-file":                 "says who reviews requests, as in every Kubernetes component",
+	"requestheader-extra-headers-prefix":           "says who reviews requests, as in every Kubernetes component",
+	"requestheader-group-headers":                  "says who reviews requests, as in every Kubernetes component",
+	"requestheader-uid-headers":                    "says who reviews requests, as in every Kubernetes component",
+	"requestheader-username-headers":               "says who reviews requests, as in every Kubernetes component",
+	"log-json-split-stream":                        "is there once JSON is registered as a format",
+	"log-json-info-buffer-size":                    "is there once JSON is registered as a format",
 }
 
 func TestEveryFlagHasAField(t *testing.T) {

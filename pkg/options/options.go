@@ -31,22 +31,24 @@ const (
 // Options are the valid settings of a manager. Load makes them. Not safe for
 // concurrent use.
 type Options struct {
-	name        string
-	registry    *controllers.Registry
-	args        []string
-	file        *File
-	config      string // --config
-	client      client
-	election    election
-	serving     *genericoptions.SecureServingOptions
-	standby     string
-	list        []string
-	leaseGroups []leaseGroup
-	fileGates   map[string]bool
-	flagGates   map[string]bool
-	features    featuregate.MutableVersionedFeatureGate
-	logging     *logsapi.LoggingConfiguration
-	controllers map[string]*controllers.Configured
+	name           string
+	registry       *controllers.Registry
+	args           []string
+	file           *File
+	config         string // --config
+	client         client
+	election       election
+	serving        *genericoptions.SecureServingOptions
+	authentication *genericoptions.DelegatingAuthenticationOptions
+	authorization  *genericoptions.DelegatingAuthorizationOptions
+	standby        string
+	list           []string
+	leaseGroups    []leaseGroup
+	fileGates      map[string]bool
+	flagGates      map[string]bool
+	features       featuregate.MutableVersionedFeatureGate
+	logging        *logsapi.LoggingConfiguration
+	controllers    map[string]*controllers.Configured
 
 	document *document // points into the fields above
 	flags    cliflag.NamedFlagSets
@@ -87,16 +89,18 @@ func Load(name string, registry *controllers.Registry, args []string, file *File
 // some of them set their default when they are made.
 func newOptions(name string, registry *controllers.Registry) *Options {
 	o := &Options{
-		name:        name,
-		registry:    registry,
-		client:      newClient(),
-		election:    newElection(name),
-		serving:     newServing(name),
-		standby:     StandbyWarm,
-		list:        []string{"*"},
-		features:    newGates(name, registry),
-		logging:     logsapi.NewLoggingConfiguration(),
-		controllers: map[string]*controllers.Configured{},
+		name:           name,
+		registry:       registry,
+		client:         newClient(),
+		election:       newElection(name),
+		serving:        newServing(name),
+		authentication: newAuthentication(),
+		authorization:  newAuthorization(),
+		standby:        StandbyWarm,
+		list:           []string{"*"},
+		features:       newGates(name, registry),
+		logging:        logsapi.NewLoggingConfiguration(),
+		controllers:    map[string]*controllers.Configured{},
 	}
 	for _, name := range registry.Names() {
 		registration, _ := registry.Lookup(name)
@@ -120,6 +124,8 @@ func (o *Options) addFlags() {
 	o.client.addFlags(o.flags.FlagSet("API client"))
 	o.election.addFlags(o.flags.FlagSet("leader election"))
 	o.serving.AddFlags(o.flags.FlagSet("secure serving"))
+	o.authentication.AddFlags(o.flags.FlagSet("authentication"))
+	o.authorization.AddFlags(o.flags.FlagSet("authorization"))
 	addLoggingFlags(o.logging, o.flags.FlagSet("logs"))
 	for _, name := range o.registry.Names() {
 		mountFlags(o.controllers[name], o.flags.FlagSet(name+" controller"))
@@ -179,6 +185,8 @@ func (o *Options) validate() error {
 		o.grouping.errs,
 		o.validateFencing(),
 		validateServing(o.serving, p),
+		o.authentication.Validate(),
+		o.authorization.Validate(),
 		o.features.Validate(),
 		validateLogging(o.logging, o.features, p),
 	)

@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Incumbent Authors.
 
-// Package serving serves HTTPS with k8s.io/apiserver's secure serving: TLS settings,
-// certificate reloading, HTTP/2 and header limits are its own.
+// Package serving serves HTTPS with k8s.io/apiserver's secure serving and delegated
+// authentication and authorization: TLS settings, certificate reloading, HTTP/2 and
+// header limits, tokens and permissions are its own.
+//
+// Guarantees: the paths of Config.Open are served to everybody, and asked for by
+// nobody else than the handler. Every other path needs credentials that the API server
+// recognises, of a user who may use the HTTP method on that path as a non-resource URL.
+// An API server that does not answer holds up none of the open paths.
 package serving
 
 import (
@@ -12,7 +18,12 @@ import (
 	"net/http"
 	"time"
 
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apiserver/pkg/endpoints/filters"
+	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/server"
+	genericfilters "k8s.io/apiserver/pkg/server/filters"
 	genericoptions "k8s.io/apiserver/pkg/server/options"
 	"k8s.io/klog/v2"
 )
@@ -21,21 +32,45 @@ import (
 // server stops.
 const shutdownTimeout = 2 * time.Second
 
+// Config says where to serve, and whom. Listen takes it over.
+type Config struct {
+	// Secure is where to listen, and the certificate. Required.
+	Secure *genericoptions.SecureServingOptions
+	// Authentication and Authorization say who decides; see their flags. nil for both
+	// serves nothing but health.
+	Authentication *genericoptions.DelegatingAuthenticationOptions
+	Authorization  *genericoptions.DelegatingAuthorizationOptions
+}
+
 // Server is an HTTPS server whose port is bound.
 type Server struct {
 	options *genericoptions.SecureServingOptions
 	info    *server.SecureServingInfo
+	authn   server.AuthenticationInfo
+	authz   server.AuthorizationInfo
 }
 
 // Listen binds the port. From then on clients can connect; they are answered once
-// Serve is called. Listen takes over options.
-func Listen(options *genericoptions.SecureServingOptions) (*Server, error) {
-	s := &Server{options: options}
-	port := options.BindPort // ApplyTo changes it, even when it fails
-	if err := options.ApplyTo(&s.info); err != nil {
-		return nil, fmt.Errorf("cannot serve on --bind-address=%s --secure-port=%d: %w", options.BindAddress, port, err)
+// Serve is called. It asks the API server for nothing.
+func Listen(config Config) (*Server, error) {
+	s := &Server{options: config.Secure}
+	port := config.Secure.BindPort // ApplyTo changes it, even when it fails
+	if err := config.Secure.ApplyTo(&s.info); err != nil {
+		return nil, fmt.Errorf("cannot serve on --bind-address=%s --secure-port=%d: %w", config.Secure.BindAddress, port, err)
+	}
+	if err := config.Authentication.ApplyTo(&s.authn, s.info, nil); err != nil {
+		return nil, s.fail(fmt.Errorf("authentication of requests: %w", err))
+	}
+	if err := config.Authorization.ApplyTo(&s.authz); err != nil {
+		return nil, s.fail(fmt.Errorf("authorization of requests: %w", err))
 	}
 	return s, nil
+}
+
+// fail gives the port back.
+func (s *Server) fail(err error) error {
+	_ = s.info.Listener.Close() // err says more
+	return err
 }
 
 // Address is where the server listens.
@@ -52,7 +87,7 @@ func (s *Server) Serve(ctx context.Context, handler http.Handler) error {
 		}
 		s.info.Cert = s.options.ServerCert.GeneratedCert
 	}
-	stopped, listenerStopped, err := s.info.Serve(handler, shutdownTimeout, ctx.Done())
+	stopped, listenerStopped, err := s.info.Serve(s.guard(handler), shutdownTimeout, ctx.Done())
 	if err != nil {
 		return fmt.Errorf("cannot serve on %s: %w", s.Address(), err)
 	}
@@ -60,4 +95,25 @@ func (s *Server) Serve(ctx context.Context, handler http.Handler) error {
 	<-listenerStopped
 	<-stopped
 	return nil
+}
+
+// maxBody is how large the body of a request may be, in bytes.
+const maxBody = 1 << 20
+
+// guard lets a request through to the handler that its user may make.
+func (s *Server) guard(handler http.Handler) http.Handler {
+	codecs := serializer.NewCodecFactory(runtime.NewScheme())
+	inner := handler
+	handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		inner.ServeHTTP(w, r)
+	})
+	if s.authz.Authorizer != nil {
+		handler = filters.WithAuthorization(handler, s.authz.Authorizer, codecs)
+	}
+	if s.authn.Authenticator != nil {
+		handler = filters.WithAuthentication(handler, s.authn.Authenticator, filters.Unauthorized(codecs), s.authn.APIAudiences, s.authn.RequestHeaderConfig)
+	}
+	resolver := &request.RequestInfoFactory{} // no path of ours is a resource's
+	return genericfilters.WithPanicRecovery(filters.WithRequestInfo(handler, resolver), resolver)
 }

@@ -19,12 +19,12 @@ import (
 	"github.com/incumbent-io/incumbent/pkg/serving"
 )
 
-func loopback(port int) *genericoptions.SecureServingOptions {
+func loopback(port int) serving.Config {
 	options := genericoptions.NewSecureServingOptions()
 	options.BindAddress = net.IPv4(127, 0, 0, 1)
 	options.BindPort = port
 	options.ServerCert = genericoptions.GeneratableKeyCert{PairName: "test"}
-	return options
+	return serving.Config{Secure: options}
 }
 
 func freePort(t *testing.T) (net.Listener, int) {

@@ -30,10 +30,11 @@ var allowed = map[string][]string{
 	"pkg/controllers/runner":      {"pkg/controllers", "pkg/clients"},
 	"pkg/healthz":                 {},
 	"pkg/leaderelection":          {},
-	"pkg/manager":                 {"pkg/clients", "pkg/controllers", "pkg/controllers/runner", "pkg/healthz", "pkg/leaderelection", "pkg/options", "pkg/preflight", "pkg/serving"},
-	"pkg/options":                 {"pkg/controllers", "pkg/leaderelection"},
+	"pkg/manager":                 {"pkg/clients", "pkg/controllers", "pkg/controllers/runner", "pkg/healthz", "pkg/leaderelection", "pkg/options", "pkg/preflight", "pkg/serving", "pkg/status"},
+	"pkg/options":                 {"pkg/controllers", "pkg/leaderelection", "pkg/serving"},
 	"pkg/preflight":               {"pkg/controllers"},
 	"pkg/serving":                 {},
+	"pkg/status":                  {},
 }
 
 // shipped stands for every controller that ships with Incumbent.

@@ -127,7 +127,7 @@ func readAudit(path string) (used map[string]bool, forbidden []auditEvent, err e
 		} else {
 			forbidden = append(forbidden, event)
 		}
-		if ref := event.ObjectRef; ref != nil && ref.Resource != "" && ref.APIGroup != "authorization.k8s.io" { // reviews are everybody's right
+		if ref := event.ObjectRef; ref != nil && ref.Resource != "" && ref.Resource != "selfsubjectaccessreviews" { // which is everybody's right
 			resource := strings.TrimSuffix(ref.Resource+"/"+ref.Subresource, "/")
 			used[strings.TrimSpace(event.Verb+" "+resource+" "+ref.APIGroup)] = true
 			if event.Verb == "watch" {

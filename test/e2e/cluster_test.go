@@ -279,11 +279,20 @@ var insecure = &http.Client{Transport: &http.Transport{
 // get fetches a page of a manager over HTTPS with a self-signed certificate.
 func get(t *testing.T, url string) (status int, body string, err error) {
 	t.Helper()
+	return getAs(t, url, "")
+}
+
+// getAs fetches a page with a token, "" for none.
+func getAs(t *testing.T, url, token string) (status int, body string, err error) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return 0, "", err
+	}
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
 	}
 	response, err := insecure.Do(request)
 	if err != nil {

@@ -580,3 +580,38 @@ func TestTogglingByTheConfigMap(t *testing.T) {
 		t.Errorf("leadership was touched: transitions %d, were %d", now, epoch)
 	}
 }
+
+// TestMetricsAndStatusNeedPermission asks a replica of the Deployment for what it is,
+// without credentials, with them, and with the permission.
+func TestMetricsAndStatusNeedPermission(t *testing.T) {
+	d := deploy(t)
+	const namespace = "scraper"
+	shared.namespace(t, namespace)
+	address := "https://" + d.pod(t, d.leader(t)).Status.PodIP + ":10257"
+	token, err := shared.client.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), "default", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect := func(path, token string, code int, content string) {
+		t.Helper()
+		eventually(t, 15*time.Second, path, func() error { // what was refused is remembered for 10 s
+			status, body, err := getAs(t, address+path, token)
+			if err == nil && (status != code || !strings.Contains(body, content)) {
+				err = fmt.Errorf("got %d %.300q, want %d and %q", status, body, code, content)
+			}
+			return err
+		})
+	}
+	for _, path := range []string{"/metrics", "/controllers", "/debug/controllers/object-ttl/", "/nosuch"} {
+		expect(path, "", 403, "forbidden")
+		expect(path, "wrong", 401, "Unauthorized")
+		expect(path, token.Status.Token, 403, "forbidden")
+	}
+	expect("/readyz/leader-election", "", 200, "leader, epoch")
+	shared.kubectl(t, "create", "clusterrole", "scraper", "--verb=get", "--non-resource-url=/metrics,/controllers")
+	shared.kubectl(t, "create", "clusterrolebinding", "scraper", "--clusterrole=scraper", "--serviceaccount="+namespace+":default")
+	t.Cleanup(func() { _, _ = shared.run("kubectl", "delete", "clusterrole,clusterrolebinding", "scraper") })
+	expect("/metrics", token.Status.Token, 200, `incumbent_controller_state{controller="object-ttl",state="running"} 1`)
+	expect("/metrics", token.Status.Token, 200, `leader_election_master_status{name="incumbent"} 1`)
+	expect("/controllers", token.Status.Token, 200, "object-ttl     default       running")
+}
