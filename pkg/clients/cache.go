@@ -134,12 +134,13 @@ type resourceCache struct {
 
 	mu      sync.Mutex
 	log     klog.Logger
-	indexes map[string]*index  // by their names in the store
-	views   map[*view]struct{} // those that refer to it
+	indexes map[string]*index // by their names in the store
 	phase   phase
-	opened  bool    // a watch has been open
-	stream  *stream // the open watch, while streaming or replaying
-	causes  causes  // why it is not streaming; none once it is
+	status  int                // of the answer that refused the resource, while refused
+	opened  bool               // a watch has been open
+	stream  *stream            // the open watch, while streaming or replaying
+	causes  causes             // why it is not streaming; none once it is
+	views   map[*view]struct{} // that refer to it, to be told of refusals
 }
 
 type phase int

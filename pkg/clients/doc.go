@@ -8,12 +8,12 @@
 // The host calls, in this order:
 //
 //	pool, _ := clients.NewPool(...)    // one per manager; Run in a goroutine
-//	view := pool.View("quota", nil)         // before Init; Init asks it for informers
+//	view := pool.View("quota", check)  // before Init; Init asks it for informers
 //	view.WaitForSync(ctx)              // warm
 //	pool.Contact(ctx)                  // elected: the caches are in contact now
 //	view.Attach()                      // Run starts: handlers get the cache replayed
 //	view.Detach(ctx)                   // Run has returned: the last handler, too
-//	next := pool.View("quota", nil)         // a restart: Init again,
+//	next := pool.View("quota", check)  // a restart: Init again,
 //	view.Release()                     // and only then the old view goes
 //
 // # Guarantees
@@ -35,6 +35,7 @@
 //   - A resource that is missing or forbidden harms only those that use it. It is
 //     retried with client-go's back-off, logged once per cause, and its last
 //     error is in [Informers.Err] and in the error of [Informers.WaitForSync].
+//     Who uses it is told: see [Pool.View] and SetConfig.OnRefused.
 //   - The clients of a Set are built when first used, and each request of theirs
 //     passes SetConfig.Wrap first. The pool's clients refuse to write.
 //   - No goroutine outlives [Pool.Run] or the cache that it serves. There is no

@@ -75,10 +75,11 @@ func (c *resourceCache) index(owner, name string) *index {
 	return c.indexes[storeName(owner, name)]
 }
 
-// forget ends the reports of index functions to v.
+// forget ends the reports of refusals and of index functions to v.
 func (c *resourceCache) forget(v *view) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	delete(c.views, v)
 	for _, ix := range c.indexes {
 		ix.leave(v)
 	}

@@ -195,9 +195,14 @@ func (p *Pool) awaitEnd(ending []*resourceCache) error {
 }
 
 // View returns the informers of one run of the controller that is called owner.
-// It holds nothing until it is asked for an informer. onRefused, unless it is nil, is
-// called whenever the API server refuses to list or watch one of them as forbidden or
-// unknown, from any goroutine; it must not block.
+// It holds nothing until it is asked for an informer.
+//
+// onRefused (nil: none) is called when the API server refuses a list or watch of
+// one of the view's caches, as forbidden (403) or not served (404): once per
+// attempt, which client-go's back-off spaces, and once when the view asks for a
+// cache that is refused already. The cache goes on trying by itself. onRefused is
+// called without locks, on a goroutine that others wait for, so it must not block;
+// calls can overlap, and one can still be under way when Release returns.
 func (p *Pool) View(owner string, onRefused func()) *Informers {
 	return &Informers{view: newView(p, owner, onRefused)}
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -43,11 +42,14 @@ type SetConfig struct {
 	// so that it sees each request first: this is where the fence of a term
 	// stands. Nil: none.
 	Wrap transport.WrapperFunc
-	// OnRefused, unless it is nil, is called whenever the API server refuses a request
-	// as forbidden, or as one for a resource that it does not serve; not for an object
-	// that is not there. It is called from the request's goroutine and must not block.
+	// OnRefused is called when the API server answers a request with 403 Forbidden,
+	// or with 404 because it does not serve the resource; not for an object that is
+	// not found. It is a reason to look, not a proof: admission, such as an exceeded
+	// quota, also answers with 403. It is called on the goroutine of the request, so
+	// it must not block; calls can overlap. Nil: none.
 	OnRefused func()
-	// Fakes, in unit tests, is used instead of REST. Wrap and OnRefused do not reach it.
+	// Fakes, in unit tests, is used instead of REST. Wrap and OnRefused do not
+	// reach it.
 	Fakes *Fakes
 }
 
@@ -76,11 +78,13 @@ func NewSet(config SetConfig) (*Set, error) {
 	if cfg.UserAgent == "" {
 		cfg.UserAgent = rest.DefaultKubernetesUserAgent()
 	}
+	if config.OnRefused != nil {
+		cfg.Wrap(func(next http.RoundTripper) http.RoundTripper {
+			return &refusals{next: next, tell: config.OnRefused}
+		})
+	}
 	if config.Wrap != nil {
 		cfg.Wrap(config.Wrap)
-	}
-	if config.OnRefused != nil {
-		cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return &refusals{next: next, tell: config.OnRefused} })
 	}
 	client, err := rest.HTTPClientFor(cfg)
 	if err != nil {
@@ -157,35 +161,4 @@ func given[T comparable](fake T, form string) T {
 		panic("clients: Fakes." + form + " is nil, but a controller asks for it")
 	}
 	return fake
-}
-
-// refusals looks for answers that refuse.
-type refusals struct {
-	next http.RoundTripper
-	tell func()
-}
-
-// RoundTrip implements http.RoundTripper.
-func (r *refusals) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := r.next.RoundTrip(req)
-	if err == nil && refuses(resp) {
-		r.tell()
-	}
-	return resp, err
-}
-
-// WrappedRoundTripper lets client-go find what is wrapped.
-func (r *refusals) WrappedRoundTripper() http.RoundTripper { return r.next }
-
-// refuses tells an answer for a resource that is forbidden or not served. For an object
-// that is not there the API server sends a Status, in whatever encoding was asked for;
-// for a path that it does not know, plain text.
-func refuses(resp *http.Response) bool {
-	switch resp.StatusCode {
-	case http.StatusForbidden:
-		return true
-	case http.StatusNotFound:
-		return strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain")
-	}
-	return false
 }

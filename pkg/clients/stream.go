@@ -114,41 +114,10 @@ func (t *patient) again(req *http.Request, c *resourceCache, resp *http.Response
 func (t *patient) refused(c *resourceCache, resp *http.Response) *http.Response {
 	switch resp.StatusCode {
 	case http.StatusGone, http.StatusTooManyRequests, http.StatusGatewayTimeout:
-	case http.StatusForbidden, http.StatusNotFound:
-		c.refuse(answerError(resp.StatusCode))
-		c.tellViews()
 	default:
-		c.refuse(answerError(resp.StatusCode))
+		c.refuse(resp.StatusCode)
 	}
 	return resp
-}
-
-// tellViews tells those that use the cache that its resource is forbidden or unknown.
-func (c *resourceCache) tellViews() {
-	c.mu.Lock()
-	views := slices.Collect(maps.Keys(c.views))
-	c.mu.Unlock()
-	for _, v := range views {
-		v.onRefused()
-	}
-}
-
-// join has the view told of refusals from now on, and of one that stands.
-func (c *resourceCache) join(v *view) {
-	c.mu.Lock()
-	c.views[v] = struct{}{}
-	stands := c.phase == refused
-	c.mu.Unlock()
-	if stands {
-		v.onRefused()
-	}
-}
-
-// part ends join.
-func (c *resourceCache) part(v *view) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.views, v)
 }
 
 // try sends the request once. The context of the attempt ends with the request,
@@ -282,16 +251,21 @@ func (c *resourceCache) ask() {
 	}
 }
 
-// refuse notes that the API server has answered, but not with the resource. The
-// reflector knows a better error in a moment.
-func (c *resourceCache) refuse(err error) {
+// refuse notes that the API server has answered with status, not with the resource.
+// The reflector knows a better error in a moment.
+func (c *resourceCache) refuse(status int) {
+	var tell []*view
 	c.mu.Lock()
 	if c.stream == nil {
-		c.phase = refused
-		c.causes.last = err
+		c.phase, c.status = refused, status
+		c.causes.last = answerError(status)
+		if c.barred() {
+			tell = slices.Collect(maps.Keys(c.views))
+		}
 	}
 	c.mu.Unlock()
 	c.pool.changes.broadcast()
+	tellRefused(tell)
 }
 
 // open notes that a watch has told the cache all that it had missed.

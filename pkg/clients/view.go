@@ -123,11 +123,10 @@ func (i *Informers) Faults() <-chan error { return i.view.faults }
 //
 // Release may come in any state, and detach before attach.
 type view struct {
-	pool   *Pool
-	owner  string
-	faults chan error
-	// onRefused is called when the API server refuses a cache of the view.
-	onRefused func()
+	pool      *Pool
+	owner     string
+	onRefused func() // nil: none
+	faults    chan error
 	failed    atomic.Bool // a fault was reported
 	muted     atomic.Bool // no handler is called any more
 
@@ -148,9 +147,6 @@ const (
 )
 
 func newView(pool *Pool, owner string, onRefused func()) *view {
-	if onRefused == nil {
-		onRefused = func() {}
-	}
 	return &view{pool: pool, owner: owner, onRefused: onRefused, faults: make(chan error, 1), informers: map[cacheKey]*informer{}}
 }
 
@@ -162,29 +158,31 @@ func (v *view) informer(key cacheKey, example runtime.Object, build func(*resour
 	}
 	// Outside the lock, because the builder of generated code is the author's.
 	c := v.pool.acquire(key, func(c *resourceCache) { c.build(example, build) })
-	i, added := v.add(key, c, example)
-	if added {
-		c.join(v)
-	} else {
-		v.pool.release(c)
+	i, refused := v.adopt(c, example)
+	if refused {
+		tellRefused([]*view{v})
 	}
 	return i
 }
 
-// add keeps the cache, unless the view has one for key by now or is released.
-func (v *view) add(key cacheKey, c *resourceCache, example runtime.Object) (_ *informer, added bool) {
+// adopt makes an acquired cache one of the view's, and says whether the API server
+// refuses it.
+func (v *view) adopt(c *resourceCache, example runtime.Object) (i *informer, refused bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if i := v.informers[key]; i != nil {
+	if i := v.informers[c.key]; i != nil {
+		v.pool.release(c)
 		return i, false
 	}
 	if v.state == viewReleased {
-		return v.deadInformer(key, example), false
+		v.pool.release(c)
+		return v.deadInformer(c.key, example), false
 	}
-	i := &informer{view: v, cache: c}
-	v.informers[key] = i
+	i = &informer{view: v, cache: c}
+	v.informers[c.key] = i
 	v.order = append(v.order, i)
-	return i, true
+	// Under the lock, or a release might forget the view before it has joined.
+	return i, c.join(v)
 }
 
 // known returns nil if the view has to acquire the cache.
@@ -270,7 +268,6 @@ func (v *view) release() {
 	}
 	for _, i := range order {
 		i.cache.forget(v)
-		i.cache.part(v)
 		v.pool.release(i.cache)
 	}
 }

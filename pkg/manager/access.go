@@ -4,14 +4,12 @@
 package manager
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"os"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -67,74 +65,55 @@ func newPreflightCommand(line *options.CommandLine) *cobra.Command {
 	return cmd
 }
 
-// accessCheck is one need and what was found out about it.
-type accessCheck struct {
-	Owner     string   `json:"owner"`
-	Group     string   `json:"group"`
-	Version   string   `json:"version"`
-	Resource  string   `json:"resource"`
-	Verbs     []string `json:"verbs"`
-	Names     []string `json:"names,omitempty"`
-	Namespace string   `json:"namespace,omitempty"` // "" for all
-	Optional  bool     `json:"optional,omitempty"`
-	Missing   string   `json:"missing,omitempty"` // "" if nothing is
-}
-
 // checkNeeds finds out about everything that the configuration needs.
-func checkNeeds(ctx context.Context, config *options.Config) ([]accessCheck, error) {
+func checkNeeds(ctx context.Context, config *options.Config) ([]preflight.Row, error) {
 	checker, err := preflight.New(preflight.Config{REST: config.REST, OwnNamespace: config.Namespace})
 	if err != nil {
 		return nil, err
 	}
-	list := needs(config.Outline())
-	access := make([]controllers.Access, len(list))
-	for i, need := range list {
-		access[i] = need.Access
-	}
-	report, err := checker.Check(ctx, access)
-	if err != nil {
-		return nil, err
-	}
-	checks := make([]accessCheck, len(list))
-	for i, entry := range report {
-		checks[i] = accessCheck{
-			Owner: list[i].Owner, Group: entry.Resource.Group, Version: entry.Resource.Version, Resource: entry.Resource.Resource,
-			Verbs: entry.Verbs, Names: entry.Names, Namespace: entry.Namespace, Optional: entry.Optional, Missing: entry.Missing(),
+	var rows []preflight.Row
+	for owner, access := range byOwner(needs(config.Outline())) {
+		report, err := checker.Check(ctx, access)
+		if err != nil {
+			return nil, err
 		}
+		rows = append(rows, preflight.Rows(owner, report)...)
 	}
-	return checks, nil
+	return rows, nil
 }
 
-func printChecks(out io.Writer, output string, checks []accessCheck) error {
+// byOwner yields what each owner needs, in the order of the needs.
+func byOwner(needs []preflight.Need) iter.Seq2[string, []controllers.Access] {
+	return func(yield func(string, []controllers.Access) bool) {
+		for len(needs) > 0 {
+			owner, access := needs[0].Owner, []controllers.Access{}
+			for len(needs) > 0 && needs[0].Owner == owner {
+				access, needs = append(access, needs[0].Access), needs[1:]
+			}
+			if !yield(owner, access) {
+				return
+			}
+		}
+	}
+}
+
+func printChecks(out io.Writer, output string, rows []preflight.Row) error {
 	if output == "json" {
-		return printJSON(out, checks)
+		return printJSON(out, rows)
 	}
-	table := tabwriter.NewWriter(out, 0, 8, 3, ' ', 0)
-	fmt.Fprintln(table, "NEEDED BY\tRESOURCE\tVERBS\tNAMESPACE\tRESULT")
-	for _, c := range checks {
-		resource := strings.TrimSuffix(c.Resource+"."+c.Group, ".")
-		if len(c.Names) > 0 {
-			resource += "/" + strings.Join(c.Names, ",")
-		}
-		result := cmp.Or(c.Missing, "ok")
-		if c.Optional && c.Missing != "" {
-			result = "optional: " + result
-		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", c.Owner, resource, strings.Join(c.Verbs, ","), cmp.Or(c.Namespace, "all"), result)
-	}
-	return table.Flush()
+	return preflight.Table(out, rows)
 }
 
 // summarize returns an error if something is missing that is not optional.
-func summarize(checks []accessCheck) error {
+func summarize(rows []preflight.Row) error {
 	missing := 0
-	for _, c := range checks {
-		if c.Missing != "" && !c.Optional {
+	for _, row := range rows {
+		if len(row.Missing) > 0 && !row.Optional {
 			missing++
 		}
 	}
 	if missing > 0 {
-		return fmt.Errorf("%d of %d needs are not met; install what is not served, and grant what is not granted (the rbac subcommand prints the roles)", missing, len(checks))
+		return fmt.Errorf("%d of %d needs are not met; install what is not served, and grant what is not granted (the rbac subcommand prints the roles)", missing, len(rows))
 	}
 	return nil
 }
@@ -158,7 +137,11 @@ func newRBACCommand(name string, line *options.CommandLine) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return preflight.PrintRoles(cmd.OutOrStdout(), config, needs(outline))
+			grants, err := preflight.Roles(config, needs(outline))
+			if err != nil {
+				return err
+			}
+			return grants.Print(cmd.OutOrStdout())
 		},
 	}
 	cmd.Flags().StringVar(&config.Name, "role", config.Name, "Name of the roles and of their bindings.")

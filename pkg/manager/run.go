@@ -169,22 +169,22 @@ func (h *host) runner(group string) *runner.Runner {
 // check finds out about a controller's access.
 func (h *host) check(ctx context.Context, access []controllers.Access) (runner.Verdict, error) {
 	report, err := h.checker.Check(ctx, access)
-	if err != nil {
-		return runner.Verdict{}, err
-	}
-	return h.verdict(report), nil
+	return h.verdict(access, report), err
 }
 
-func (h *host) verdict(report preflight.Report) runner.Verdict {
-	v := runner.Verdict{Missing: report.Missing(), Served: map[schema.GroupVersionResource]bool{}}
-	for _, entry := range report {
-		served, known := v.Served[entry.Resource]
-		v.Served[entry.Resource] = entry.OK() && (served || !known)
+// verdict says what a report means for a run.
+func (h *host) verdict(access []controllers.Access, report preflight.Report) runner.Verdict {
+	missing, _ := report.Blocked()
+	v := runner.Verdict{Missing: missing, Served: map[schema.GroupVersionResource]bool{}}
+	complete := true
+	for _, a := range access {
+		v.Served[a.Resource] = report.Has(a.Resource)
+		complete = complete && v.Served[a.Resource]
 	}
-	if !report.Complete() {
+	if !complete {
 		v.Recheck = func(ctx context.Context) (runner.Verdict, error) {
-			report, err := h.checker.Recheck(ctx, report)
-			return h.verdict(report), err
+			report, err := h.checker.Recheck(ctx, access, report)
+			return h.verdict(access, report), err
 		}
 	}
 	return v

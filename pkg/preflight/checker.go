@@ -7,57 +7,31 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"sync"
-	"time"
 
-	authorizationv1 "k8s.io/api/authorization/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/utils/clock"
 
 	"github.com/incumbent-io/incumbent/pkg/controllers"
 )
 
-// How fast a Checker may ask. A thousand controllers start together.
-const (
-	checkQPS   = 50
-	checkBurst = 200
-)
-
-// fresh is how long an answer serves others who ask the same.
-const fresh = time.Second
-
-// Config says whom a Checker asks.
+// Config says whom to ask.
 type Config struct {
-	// REST reaches the API server, as the account whose permissions count. Required.
+	// REST reaches the API server, as the user that the controllers will be. It is
+	// copied; its RateLimiter, QPS, Burst and Timeout are not used. Required.
 	REST *rest.Config
-	// OwnNamespace is what controllers.OwnNamespace stands for.
+	// OwnNamespace is what controllers.OwnNamespace stands for. Empty: unknown, and
+	// whatever needs it is missing.
 	OwnNamespace string
-	// Clock times how long answers are shared. nil means the system's.
-	Clock clock.PassiveClock
 }
 
-// Checker finds out about access. It is safe for concurrent use.
+// Checker asks the API server what it serves and grants. It holds no goroutine and
+// needs no closing. It is safe for concurrent use, and meant to be shared by all
+// controllers of a manager.
 type Checker struct {
-	client       kubernetes.Interface
-	ownNamespace string
-	clock        clock.PassiveClock
-
-	mu        sync.Mutex
-	questions map[any]*question
-}
-
-// question is one request, whose answer is shared. The fields but done and asked are
-// set before done is closed.
-type question struct {
-	done  chan struct{}
-	asked time.Time
-	yes   func(resource string) bool
-	err   error
+	server *server
+	own    string
 }
 
 // New checks the configuration. It requests nothing.
@@ -65,172 +39,122 @@ func New(config Config) (*Checker, error) {
 	if config.REST == nil {
 		return nil, errors.New("preflight: Config.REST is required")
 	}
-	own := rest.CopyConfig(config.REST)
-	own.UserAgent += " preflight"
-	own.RateLimiter, own.QPS, own.Burst = nil, checkQPS, checkBurst
-	client, err := kubernetes.NewForConfig(own)
+	server, err := newServer(config.REST)
 	if err != nil {
 		return nil, fmt.Errorf("preflight: %w", err)
 	}
-	if config.Clock == nil {
-		config.Clock = clock.RealClock{}
-	}
-	return &Checker{client: client, ownNamespace: config.OwnNamespace, clock: config.Clock, questions: map[any]*question{}}, nil
+	return &Checker{server: server, own: config.OwnNamespace}, nil
 }
 
-// Check finds out about every entry of access. An error means that something could
-// not be found out; then there is no report.
+// Check finds out for each entry of access whether it is there. An error means that
+// it could not: nothing is known, and the Report is empty. Errors of ctx are wrapped.
 func (c *Checker) Check(ctx context.Context, access []controllers.Access) (Report, error) {
-	return c.Recheck(ctx, c.unknown(access))
+	return each(ctx, access, c.look)
 }
 
-// Recheck asks again for what is missing in a report, and keeps the rest as it is.
-func (c *Checker) Recheck(ctx context.Context, before Report) (Report, error) {
-	report := slices.Clone(before)
-	errs := make([]error, len(report))
-	var all sync.WaitGroup
-	for i := range report {
-		if report[i].OK() {
-			continue
+// Recheck asks only about what was missing in previous, required or not, and about
+// entries that previous does not have; the rest it takes from there. While nothing is
+// missing it asks nothing. The cost of a controller that waits for a resource is one
+// request, and one per verb that is not granted.
+//
+// Since the rest may have changed, Check has the last word before a controller starts.
+func (c *Checker) Recheck(ctx context.Context, access []controllers.Access, previous Report) (Report, error) {
+	return each(ctx, access, func(ctx context.Context, a controllers.Access) (Result, error) {
+		old, known := previous.find(c.resolve(a))
+		switch {
+		case known && len(old.refused) > 0:
+			return c.ask(ctx, old, old.refused)
+		case known && old.ok():
+			return old, nil
+		default:
+			return c.look(ctx, a)
 		}
-		all.Go(func() { errs[i] = c.find(ctx, &report[i]) })
-	}
-	all.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
-	return report, nil
-}
-
-// unknown returns a report in which everything is missing.
-func (c *Checker) unknown(access []controllers.Access) Report {
-	report := make(Report, len(access))
-	for i, a := range access {
-		if a.Namespace == controllers.OwnNamespace {
-			a.Namespace = c.ownNamespace
-		}
-		report[i] = Entry{Access: a}
-	}
-	return report
-}
-
-func (c *Checker) find(ctx context.Context, entry *Entry) (err error) {
-	if entry.Served, err = c.served(ctx, entry.Resource); err != nil || !entry.Served {
-		return err
-	}
-	verbs := slices.Sorted(slices.Values(entry.Verbs))
-	if len(entry.NotGranted) > 0 { // the others are granted already
-		verbs = entry.NotGranted
-	}
-	entry.NotGranted = nil
-	for _, verb := range verbs {
-		granted, err := c.granted(ctx, entry.Access, verb)
-		if err != nil {
-			return err
-		}
-		if !granted {
-			entry.NotGranted = append(entry.NotGranted, verb)
-		}
-	}
-	return nil
-}
-
-// served looks the resource up in the discovery document of its group and version.
-func (c *Checker) served(ctx context.Context, resource schema.GroupVersionResource) (bool, error) {
-	version := resource.GroupVersion()
-	return c.ask(ctx, version, resource.Resource, func(ctx context.Context) (func(string) bool, error) {
-		path := "/apis/" + version.String()
-		if version.Group == "" {
-			path = "/api/" + version.Version
-		}
-		var list metav1.APIResourceList
-		err := c.client.CoreV1().RESTClient().Get().AbsPath(path).Do(ctx).Into(&list)
-		if apierrors.IsNotFound(err) {
-			return func(string) bool { return false }, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("discovery of %s: %w", version, err)
-		}
-		return func(name string) bool {
-			return slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Name == name })
-		}, nil
 	})
 }
 
-// granted has the verb reviewed, for each name if there are any.
-func (c *Checker) granted(ctx context.Context, access controllers.Access, verb string) (bool, error) {
-	names := access.Names
-	if len(names) == 0 {
-		names = []string{""}
-	}
-	for _, name := range names {
-		resource, subresource := splitResource(access.Resource.Resource)
-		attributes := authorizationv1.ResourceAttributes{
-			Group: access.Resource.Group, Version: access.Resource.Version, Resource: resource, Subresource: subresource,
-			Verb: verb, Name: name, Namespace: access.Namespace,
+// each looks at all entries at once. The first error ends all.
+func each(ctx context.Context, access []controllers.Access, look func(context.Context, controllers.Access) (Result, error)) (Report, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	results := make([]Result, len(access))
+	inParallel(len(access), func(i int) {
+		var err error
+		if results[i], err = look(ctx, access[i]); err != nil {
+			cancel(err)
 		}
-		granted, err := c.ask(ctx, attributes, "", func(ctx context.Context) (func(string) bool, error) { return c.review(ctx, attributes) })
-		if err != nil || !granted {
-			return false, err
-		}
+	})
+	if err := context.Cause(ctx); err != nil {
+		return Report{}, fmt.Errorf("preflight: cannot find out what the API server serves and grants: %w", err)
 	}
-	return true, nil
+	return Report{Results: results}, nil
 }
 
-// review asks for one permission. A cluster that grants no reviews cannot tell, and
-// then the requests themselves will; everybody has them by the role
-// system:basic-user.
-func (c *Checker) review(ctx context.Context, attributes authorizationv1.ResourceAttributes) (func(string) bool, error) {
-	review, err := c.client.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
-		Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &attributes},
-	}, metav1.CreateOptions{})
-	switch {
-	case apierrors.IsForbidden(err), apierrors.IsNotFound(err), apierrors.IsMethodNotSupported(err):
-		return func(string) bool { return true }, nil
-	case err != nil:
-		return nil, fmt.Errorf("review of %s on %s: %w", attributes.Verb, attributes.Resource, err)
+// look finds out about one entry.
+func (c *Checker) look(ctx context.Context, a controllers.Access) (Result, error) {
+	r := Result{Access: c.resolve(a)}
+	if r.Access.Namespace == controllers.OwnNamespace {
+		return r.unplaced(), nil
 	}
-	allowed := review.Status.Allowed
-	if !allowed && !review.Status.Denied && review.Status.EvaluationError != "" {
-		return nil, fmt.Errorf("review of %s on %s: %s", attributes.Verb, attributes.Resource, review.Status.EvaluationError)
+	found, err := c.server.versions.get(ctx, a.Resource.GroupVersion())
+	if err != nil {
+		return Result{}, err
 	}
-	return func(string) bool { return allowed }, nil
+	resource, subresource := split(a.Resource)
+	namespaced, served := found.namespaced[a.Resource.Resource]
+	if !served && !found.unknown {
+		_, parent := found.namespaced[resource.Resource]
+		return r.unserved(parent && subresource != ""), nil
+	}
+	r.Served = true
+	r.clusterScoped = served && !namespaced
+	return c.ask(ctx, r, r.reviews())
 }
 
-// ask sends a request unless the same one was sent within a second. A failed one is
-// not shared with those who come later.
-func (c *Checker) ask(ctx context.Context, key any, resource string, request func(context.Context) (func(string) bool, error)) (bool, error) {
-	c.mu.Lock()
-	now := c.clock.Now()
-	for key, q := range c.questions {
-		if now.Sub(q.asked) >= fresh {
-			delete(c.questions, key)
+// ask completes r by the answers to the reviews.
+func (c *Checker) ask(ctx context.Context, r Result, reviews []review) (Result, error) {
+	allowed := make([]bool, len(reviews))
+	errs := make([]error, len(reviews))
+	inParallel(len(reviews), func(i int) {
+		allowed[i], errs[i] = c.server.reviews.get(ctx, reviews[i])
+	})
+	for _, err := range errs {
+		if err != nil {
+			return Result{}, err
 		}
 	}
-	q, shared := c.questions[key]
-	if !shared {
-		q = &question{done: make(chan struct{}), asked: now}
-		c.questions[key] = q
-	}
-	c.mu.Unlock()
-	if !shared {
-		q.yes, q.err = request(ctx)
-		if q.err != nil {
-			c.mu.Lock()
-			if c.questions[key] == q {
-				delete(c.questions, key)
-			}
-			c.mu.Unlock()
+	var refused []review
+	for i, review := range reviews {
+		if !allowed[i] {
+			refused = append(refused, review)
 		}
-		close(q.done)
 	}
-	select {
-	case <-q.done:
-	case <-ctx.Done():
-		return false, context.Cause(ctx)
+	return r.reviewed(refused), nil
+}
+
+// resolve puts the manager's own namespace in, if it is known.
+func (c *Checker) resolve(a controllers.Access) controllers.Access {
+	if a.Namespace == controllers.OwnNamespace && c.own != "" {
+		a.Namespace = c.own
 	}
-	if q.err != nil {
-		return false, q.err
+	a.Verbs, a.Names = slices.Clone(a.Verbs), slices.Clone(a.Names)
+	return a
+}
+
+// find returns the result of an entry that is equal to a.
+func (r Report) find(a controllers.Access) (Result, bool) {
+	for _, result := range r.Results {
+		if reflect.DeepEqual(result.Access, a) {
+			return result, true
+		}
 	}
-	return q.yes(resource), nil
+	return Result{}, false
+}
+
+// inParallel calls f with 0 to n-1, and returns when all calls have returned.
+func inParallel(n int, f func(int)) {
+	var calls sync.WaitGroup
+	for i := range n {
+		calls.Go(func() { f(i) })
+	}
+	calls.Wait()
 }

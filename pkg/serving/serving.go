@@ -18,13 +18,12 @@ import (
 	"net/http"
 	"time"
 
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apiserver/pkg/endpoints/filters"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/server"
 	genericfilters "k8s.io/apiserver/pkg/server/filters"
 	genericoptions "k8s.io/apiserver/pkg/server/options"
+	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/klog/v2"
 )
 
@@ -102,17 +101,16 @@ const maxBody = 1 << 20
 
 // guard lets a request through to the handler that its user may make.
 func (s *Server) guard(handler http.Handler) http.Handler {
-	codecs := serializer.NewCodecFactory(runtime.NewScheme())
 	inner := handler
 	handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		inner.ServeHTTP(w, r)
 	})
 	if s.authz.Authorizer != nil {
-		handler = filters.WithAuthorization(handler, s.authz.Authorizer, codecs)
+		handler = filters.WithAuthorization(handler, s.authz.Authorizer, scheme.Codecs)
 	}
 	if s.authn.Authenticator != nil {
-		handler = filters.WithAuthentication(handler, s.authn.Authenticator, filters.Unauthorized(codecs), s.authn.APIAudiences, s.authn.RequestHeaderConfig)
+		handler = filters.WithAuthentication(handler, s.authn.Authenticator, filters.Unauthorized(scheme.Codecs), s.authn.APIAudiences, s.authn.RequestHeaderConfig)
 	}
 	resolver := &request.RequestInfoFactory{} // no path of ours is a resource's
 	return genericfilters.WithPanicRecovery(filters.WithRequestInfo(handler, resolver), resolver)

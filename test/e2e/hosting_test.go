@@ -199,8 +199,8 @@ func TestFaultyControllersHarmNoOther(t *testing.T) {
 	for controller, want := range map[string]string{
 		"healthy-1": "running", "error": "backoff: out of luck", "panics": "backoff: panic: out of my mind",
 		"returns-early": "completed", "hangs-on-stop": "running", "handler-panics": "running", "index-fails": "running",
-		"needs-crd":        "blocked: the API server does not serve widgets.faulty.example.com/v1",
-		"lacks-permission": "blocked: not granted: list, watch on secrets/v1 in the namespace faulty",
+		"needs-crd":        "blocked: widgets.faulty.example.com is not served in version v1",
+		"lacks-permission": "blocked: not granted: list, watch on secrets",
 	} {
 		p.isIn(t, 15*time.Second, controller, want)
 	}
