@@ -33,6 +33,7 @@ var allowed = map[string][]string{
 	"pkg/manager":                 {"pkg/clients", "pkg/controllers", "pkg/controllers/runner", "pkg/healthz", "pkg/leaderelection", "pkg/options", "pkg/preflight", "pkg/serving", "pkg/status"},
 	"pkg/options":                 {"pkg/controllers", "pkg/leaderelection", "pkg/serving"},
 	"pkg/preflight":               {"pkg/controllers"},
+	"pkg/reconciler":              {},
 	"pkg/serving":                 {},
 	"pkg/status":                  {},
 }
