@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -16,6 +17,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"weak"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -182,6 +184,12 @@ type stream struct {
 	closed chan struct{}
 }
 
+// An open watch is moved when it is between watchAtLeast and twice that old. The API
+// server looks at permissions when a watch begins, and one that is revoked would
+// otherwise be noticed after up to ten minutes, which is how long client-go lets a watch
+// last.
+const watchAtLeast = 30 * time.Second
+
 // Read implements io.Reader. A watch that breaks ends like one that the server
 // has closed, and not before it is so old that the reflector takes it for a
 // regular one.
@@ -239,6 +247,16 @@ func (s *stream) Close() error {
 	return s.ReadCloser.Close()
 }
 
+// moveIfThere moves a watch that has not ended long ago. A timer that knew it would
+// keep the cache in memory.
+func moveIfThere(s weak.Pointer[stream]) func() {
+	return func() {
+		if open := s.Value(); open != nil {
+			open.move()
+		}
+	}
+}
+
 // move ends the watch; the reflector opens it anew at once.
 func (s *stream) move() { s.finish(errMoved) }
 
@@ -276,6 +294,7 @@ func (c *resourceCache) open(s *stream) {
 		return
 	}
 	c.phase, c.stream, c.opened = streaming, s, true
+	time.AfterFunc(watchAtLeast+rand.N(watchAtLeast), moveIfThere(weak.Make(s)))
 	c.causes = causes{}
 	c.mu.Unlock()
 	c.pool.changes.broadcast()

@@ -25,7 +25,7 @@ const preflightTimeout = 30 * time.Second
 
 // newPreflightCommand checks a cluster for what the manager would need.
 func newPreflightCommand(line *options.CommandLine) *cobra.Command {
-	var output, as string
+	var output, as, namespace string
 	cmd := &cobra.Command{
 		Use:   "preflight",
 		Short: "Check whether the APIs and permissions that are needed are there",
@@ -41,7 +41,12 @@ func newPreflightCommand(line *options.CommandLine) *cobra.Command {
 			if err := checkOutput(output); err != nil {
 				return err
 			}
-			config, err := opts.Complete(os.Getenv)
+			config, err := opts.Complete(func(name string) string {
+				if name == "POD_NAMESPACE" && namespace != "" {
+					return namespace
+				}
+				return os.Getenv(name)
+			})
 			if err != nil {
 				return err
 			}
@@ -61,6 +66,7 @@ func newPreflightCommand(line *options.CommandLine) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "Form of the list: table or json.")
+	cmd.Flags().StringVar(&namespace, "namespace", "", "Namespace that the manager is to run in. Default: POD_NAMESPACE, or that of the kubeconfig file.")
 	cmd.Flags().StringVar(&as, "as", "", "User to check instead of the one of the kubeconfig file, for instance system:serviceaccount:NAMESPACE:NAME. Needs the permission to impersonate.")
 	return cmd
 }

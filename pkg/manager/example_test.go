@@ -10,54 +10,46 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/util/workqueue"
-	"k8s.io/klog/v2"
 
 	"github.com/incumbent-io/incumbent/pkg/controllers"
 	"github.com/incumbent-io/incumbent/pkg/manager"
+	"github.com/incumbent-io/incumbent/pkg/reconciler"
 )
 
-// greeter welcomes every namespace with a ConfigMap.
-type greeter struct {
-	client kubernetes.Interface
-	queue  workqueue.TypedInterface[string]
-}
-
-// newGreeter builds a greeter. It may run on a standby: the handler sees its first
-// object when Run is called.
+// newGreeter builds a controller that welcomes every namespace with a ConfigMap. It may
+// run on a standby; what it builds works only while this replica leads.
 func newGreeter(_ context.Context, c *controllers.Context, _ controllers.NoOptions) (controllers.Controller, error) {
-	g := &greeter{client: c.Clients.Kubernetes(), queue: workqueue.NewTyped[string]()}
-	_, err := c.Informers.Typed().Core().V1().Namespaces().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(object any) { g.queue.Add(object.(*corev1.Namespace).Name) },
+	client, namespaces := c.Clients.Kubernetes(), c.Informers.Typed().Core().V1().Namespaces().Informer()
+	return reconciler.New(reconciler.Config[cache.ObjectName]{
+		Name:    c.Name,
+		Metrics: c.Metrics,
+		Watches: []reconciler.Watch[cache.ObjectName]{reconciler.Self[*corev1.Namespace](namespaces)},
+		Reconcile: func(ctx context.Context, key cache.ObjectName) (reconciler.Result, error) {
+			welcome := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "welcome"}}
+			_, err := client.CoreV1().ConfigMaps(key.Name).Create(ctx, welcome, metav1.CreateOptions{})
+			if apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) {
+				return reconciler.Result{}, nil
+			}
+			return reconciler.Result{}, err
+		},
 	})
-	return g, err
-}
-
-// Run is called only while this replica leads, and its writes pass only then.
-func (g *greeter) Run(ctx context.Context) error {
-	defer context.AfterFunc(ctx, g.queue.ShutDown)()
-	for {
-		namespace, stopped := g.queue.Get()
-		if stopped {
-			return nil
-		}
-		welcome := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "welcome"}}
-		_, err := g.client.CoreV1().ConfigMaps(namespace).Create(ctx, welcome, metav1.CreateOptions{})
-		if err != nil && !apierrors.IsAlreadyExists(err) {
-			klog.FromContext(ctx).Error(err, "Cannot greet", "namespace", namespace)
-		}
-		g.queue.Done(namespace)
-	}
 }
 
 func Example() {
+	core := schema.GroupVersion{Version: "v1"}
 	os.Exit(manager.Main("fleet-manager", controllers.NewRegistry(
 		controllers.Descriptor[controllers.NoOptions]{
 			Name:    "greeter",
 			Summary: "Welcomes every namespace with a ConfigMap.",
-			Init:    newGreeter,
+			Access: func(controllers.NoOptions) []controllers.Access {
+				return []controllers.Access{
+					{Resource: core.WithResource("namespaces"), Verbs: []string{"list", "watch"}},
+					{Resource: core.WithResource("configmaps"), Verbs: []string{"create"}},
+				}
+			},
+			Init: newGreeter,
 		},
 	)))
 }

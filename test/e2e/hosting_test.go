@@ -280,6 +280,7 @@ func TestFaultyControllersHarmNoOther(t *testing.T) {
 		})
 	})
 	t.Run("a permission that appears starts its controller", func(t *testing.T) {
+		others := shared.watches(t, "secrets", namespace)
 		shared.kubectl(t, "-n", namespace, "create", "role", "secrets", "--verb=list,watch", "--resource=secrets")
 		shared.kubectl(t, "-n", namespace, "create", "rolebinding", "secrets", "--role=secrets", "--serviceaccount="+namespace+":faulty")
 		took := p.isIn(t, 8*time.Second, "lacks-permission", "running")
@@ -287,7 +288,14 @@ func TestFaultyControllersHarmNoOther(t *testing.T) {
 		if took > 5*time.Second {
 			t.Errorf("it took %v, want at most 5s", took)
 		}
+		if n := shared.watches(t, "secrets", namespace); n != others+1 {
+			t.Errorf("watches on Secrets: got %d, want %d", n, others+1)
+		}
 		shared.kubectl(t, "-n", namespace, "delete", "rolebinding", "secrets")
+		// The API server looks at permissions when a watch begins, and begins one anew
+		// for ours every 30 to 60 s.
+		took = p.isIn(t, 75*time.Second, "lacks-permission", "blocked")
+		t.Logf("blocked %v after the RoleBinding was deleted", took)
 	})
 	counters.expectUninterrupted(t, "while an API and a permission came", healthyNames...)
 	counters.restart()
