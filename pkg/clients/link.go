@@ -44,6 +44,11 @@ type timing struct {
 	// shortWatch is the age below which a reflector takes a watch that brought
 	// nothing for a failed one.
 	shortWatch time.Duration
+	// watchFor is the age at which an open watch is moved, at least; at most, it is
+	// twice that. The API server looks at permissions when a watch begins, and one that
+	// is revoked would otherwise be noticed after up to ten minutes, which is how long
+	// client-go lets a watch last.
+	watchFor time.Duration
 }
 
 // defaultTiming finds a dead connection within 6 s, or 1.5 s when somebody wants
@@ -60,6 +65,7 @@ var defaultTiming = timing{
 	quiet:      100 * time.Millisecond,
 	maxQuiet:   time.Second,
 	shortWatch: time.Second,
+	watchFor:   30 * time.Second,
 }
 
 const (

@@ -42,11 +42,20 @@ type harness struct {
 }
 
 // inBubble runs test in fake time, with a pool that runs and is stopped after it.
+//
+// Its watches last for ever, so that a test sees only those requests that it causes.
 func inBubble(t *testing.T, test func(t *testing.T, h *harness)) {
+	t.Helper()
+	lasting := defaultTiming
+	lasting.watchFor = 1000 * time.Hour
+	inBubbleWith(t, lasting, test)
+}
+
+func inBubbleWith(t *testing.T, timing timing, test func(t *testing.T, h *harness)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		h := &harness{T: t, api: newAPIServer(t), logs: newLogs(t)}
-		pool, err := NewPool(PoolConfig{REST: h.api.config()})
+		pool, err := newPool(PoolConfig{REST: h.api.config()}, timing)
 		if err != nil {
 			t.Fatal(err)
 		}

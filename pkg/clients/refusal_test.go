@@ -300,16 +300,20 @@ func TestReleaseFreesACacheWithHandlersAndIndexes(t *testing.T) {
 			}
 			return cached, views
 		}()
-		synctest.Wait()
-		runtime.GC()
-		runtime.GC()
 		if len(cached) != 2*objects {
 			t.Fatalf("saw %d objects, want %d", len(cached), 2*objects)
 		}
-		left := 0
-		for _, object := range cached {
-			if object.Value() != nil {
-				left++
+		// Connections and timers may remember the last request for a moment.
+		left := len(cached)
+		for round := 0; left > 0 && round < 10; round++ {
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			runtime.GC()
+			left = 0
+			for _, object := range cached {
+				if object.Value() != nil {
+					left++
+				}
 			}
 		}
 		if left > 0 {

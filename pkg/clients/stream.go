@@ -184,12 +184,6 @@ type stream struct {
 	closed chan struct{}
 }
 
-// An open watch is moved when it is between watchAtLeast and twice that old. The API
-// server looks at permissions when a watch begins, and one that is revoked would
-// otherwise be noticed after up to ten minutes, which is how long client-go lets a watch
-// last.
-const watchAtLeast = 30 * time.Second
-
 // Read implements io.Reader. A watch that breaks ends like one that the server
 // has closed, and not before it is so old that the reflector takes it for a
 // regular one.
@@ -294,7 +288,8 @@ func (c *resourceCache) open(s *stream) {
 		return
 	}
 	c.phase, c.stream, c.opened = streaming, s, true
-	time.AfterFunc(watchAtLeast+rand.N(watchAtLeast), moveIfThere(weak.Make(s)))
+	least := c.pool.link.timing.watchFor
+	time.AfterFunc(least+rand.N(least), moveIfThere(weak.Make(s)))
 	c.causes = causes{}
 	c.mu.Unlock()
 	c.pool.changes.broadcast()

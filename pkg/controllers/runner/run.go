@@ -149,7 +149,7 @@ func (r *run) decide() {
 	u.checkDoubts()
 	if !r.cancelled && r.cause == nil {
 		u.inquiry.ask(u, u.w.controller, u.now())
-		r.cause, r.after = r.reason()
+		r.after, r.cause = r.reason()
 	}
 	if r.cause != nil && (r.fault != nil || r.turn.lost()) {
 		r.after = nil // those that need it are told at the same time
@@ -169,22 +169,22 @@ func (r *run) decide() {
 }
 
 // reason returns why the run is to stop, and what must have stopped before.
-func (r *run) reason() (cause error, after []<-chan struct{}) {
+func (r *run) reason() (after []<-chan struct{}, cause error) {
 	u := r.unit
 	switch w := u.wanted(); {
 	case r.fault != nil:
-		return r.fault, nil
+		return nil, r.fault
 	case r.turn.ctx.Err() != nil:
 		for _, name := range u.neededBy {
 			after = append(after, r.turn.left[name])
 		}
-		return context.Cause(r.turn.ctx), after
+		return after, context.Cause(r.turn.ctx)
 	case w != u.w:
-		return errReconfigured, w.after
+		return w.after, errReconfigured
 	case u.inquiry.missing() != "":
-		return errAccessLost, nil
+		return nil, errAccessLost
 	case u.inquiry.verdict != nil && r.verdict != nil && !u.inquiry.verdict.equal(*r.verdict):
-		return errAccessOther, nil
+		return nil, errAccessOther
 	}
 	return nil, nil
 }
