@@ -83,12 +83,13 @@ func (f *configFile) take(ctx context.Context, file *options.File) error {
 			logger.Error(err, "The verbosity of the log cannot be changed")
 		}
 	}
-	logger.Info("Configuration file taken over", "enabled", changes.Enabled, "disabled", changes.Disabled, "reconfigured", changes.Reconfigured)
+	logger.Info("Configuration file taken over", "enabled", strings.Join(changes.Enabled, ","),
+		"disabled", strings.Join(changes.Disabled, ","), "reconfigured", strings.Join(changes.Reconfigured, ","))
 	if len(changes.NeedsRestart) > 0 {
-		logger.Info("Some of the configuration takes effect at a restart only", "fields", changes.NeedsRestart)
+		logger.Info("Some of the configuration takes effect at a restart only", "fields", strings.Join(changes.NeedsRestart, "; "))
 	}
 	if len(changes.Pinned) > 0 {
-		logger.Info("Some of the configuration has no effect, because a flag says otherwise", "fields", changes.Pinned)
+		logger.Info("Some of the configuration has no effect, because a flag says otherwise", "fields", strings.Join(changes.Pinned, "; "))
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -530,8 +530,14 @@ func TestBadConfigurationFilesChangeNothing(t *testing.T) {
 	began := time.Now()
 	p.awaitLog(t, 5*time.Second, `"Controller is disabled"`)
 	t.Logf("a good file took effect within %v", time.Since(began))
-	if log := p.log(); strings.Count(log, `"Became leader"`) != 1 {
-		t.Errorf("leadership was touched:\n%s", log)
+	if strings.Contains(p.log(), `"Renewed the lease"`) {
+		t.Error("it is verbose already")
+	}
+	writeFile(t, config, fileHeader+"controllers: [healthy-1]\nlogging: {verbosity: 5}\nstandby: cold\n")
+	p.awaitLog(t, 10*time.Second, `"Renewed the lease"`)
+	p.awaitLog(t, 5*time.Second, "takes effect at a restart only")
+	if log := p.log(); strings.Count(log, `"Became leader"`) != 1 || !strings.Contains(log, `standby: \"warm\" -> \"cold\"`) {
+		t.Errorf("leadership was touched, or the need of a restart is not named:\n%s", log)
 	}
 	p.terminate(t)
 }
