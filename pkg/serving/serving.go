@@ -5,8 +5,8 @@
 // authentication and authorization: TLS settings, certificate reloading, HTTP/2 and
 // header limits, tokens and permissions are its own.
 //
-// Guarantees: the paths of Config.Open are served to everybody, and asked for by
-// nobody else than the handler. Every other path needs credentials that the API server
+// Guarantees: the paths of --authorization-always-allow-paths are served to everybody,
+// and nobody is asked about them, whatever credentials come along. Every other path needs credentials that the API server
 // recognises, of a user who may use the HTTP method on that path as a non-resource URL.
 // An API server that does not answer holds up none of the open paths.
 package serving
@@ -16,11 +16,15 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"path"
+	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apiserver/pkg/endpoints/filters"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	genericfilters "k8s.io/apiserver/pkg/server/filters"
 	genericoptions "k8s.io/apiserver/pkg/server/options"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -35,8 +39,7 @@ const shutdownTimeout = 2 * time.Second
 type Config struct {
 	// Secure is where to listen, and the certificate. Required.
 	Secure *genericoptions.SecureServingOptions
-	// Authentication and Authorization say who decides; see their flags. nil for both
-	// serves nothing but health.
+	// Authentication and Authorization say who decides; see their flags. Required.
 	Authentication *genericoptions.DelegatingAuthenticationOptions
 	Authorization  *genericoptions.DelegatingAuthorizationOptions
 }
@@ -47,12 +50,14 @@ type Server struct {
 	info    *server.SecureServingInfo
 	authn   server.AuthenticationInfo
 	authz   server.AuthorizationInfo
+	open    []string // paths served to everybody; one that ends in * is a prefix
 }
 
 // Listen binds the port. From then on clients can connect; they are answered once
 // Serve is called. It asks the API server for nothing.
 func Listen(config Config) (*Server, error) {
-	s := &Server{options: config.Secure}
+	s := &Server{options: config.Secure, open: config.Authorization.AlwaysAllowPaths}
+	config.Authorization.AlwaysAllowPaths = nil // they never come so far
 	port := config.Secure.BindPort // ApplyTo changes it, even when it fails
 	if err := config.Secure.ApplyTo(&s.info); err != nil {
 		return nil, fmt.Errorf("cannot serve on --bind-address=%s --secure-port=%d: %w", config.Secure.BindAddress, port, err)
@@ -84,7 +89,14 @@ func (s *Server) Serve(ctx context.Context, handler http.Handler) error {
 		if err := s.options.MaybeDefaultWithSelfSignedCerts("localhost", nil, []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}); err != nil {
 			return fmt.Errorf("self-signed certificate: %w", err)
 		}
-		s.info.Cert = s.options.ServerCert.GeneratedCert
+		if s.info.Cert = s.options.ServerCert.GeneratedCert; s.info.Cert == nil { // --cert-dir has a pair now
+			pair := s.options.ServerCert.CertKey
+			content, err := dynamiccertificates.NewDynamicServingContentFromFiles("serving-cert", pair.CertFile, pair.KeyFile)
+			if err != nil {
+				return fmt.Errorf("certificate of --cert-dir: %w", err)
+			}
+			s.info.Cert = content
+		}
 	}
 	stopped, listenerStopped, err := s.info.Serve(s.guard(handler), shutdownTimeout, ctx.Done())
 	if err != nil {
@@ -112,6 +124,23 @@ func (s *Server) guard(handler http.Handler) http.Handler {
 	if s.authn.Authenticator != nil {
 		handler = filters.WithAuthentication(handler, s.authn.Authenticator, filters.Unauthorized(scheme.Codecs), s.authn.APIAudiences, s.authn.RequestHeaderConfig)
 	}
+	handler = s.openOr(inner, handler)
 	resolver := &request.RequestInfoFactory{} // no path of ours is a resource's
 	return genericfilters.WithPanicRecovery(filters.WithRequestInfo(handler, resolver), resolver)
+}
+
+// openOr serves the open paths without a look at who asks: to review a token takes an
+// API server that answers, and health must not wait for one.
+func (s *Server) openOr(open, guarded http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked := r.URL.Path
+		if asked == path.Clean(asked) && slices.ContainsFunc(s.open, func(allowed string) bool {
+			prefix, any := strings.CutSuffix(allowed, "*")
+			return asked == allowed || any && strings.HasPrefix(asked, prefix)
+		}) {
+			open.ServeHTTP(w, r)
+			return
+		}
+		guarded.ServeHTTP(w, r)
+	})
 }

@@ -24,7 +24,11 @@ func loopback(port int) serving.Config {
 	options.BindAddress = net.IPv4(127, 0, 0, 1)
 	options.BindPort = port
 	options.ServerCert = genericoptions.GeneratableKeyCert{PairName: "test"}
-	return serving.Config{Secure: options}
+	return serving.Config{
+		Secure:         options,
+		Authentication: &genericoptions.DelegatingAuthenticationOptions{RemoteKubeConfigFileOptional: true, SkipInClusterLookup: true},
+		Authorization:  &genericoptions.DelegatingAuthorizationOptions{RemoteKubeConfigFileOptional: true, AlwaysAllowPaths: []string{"/open/*"}},
+	}
 }
 
 func freePort(t *testing.T) (net.Listener, int) {
@@ -38,11 +42,19 @@ func freePort(t *testing.T) (net.Listener, int) {
 }
 
 func TestServesHTTPSUntilItsContextEnds(t *testing.T) {
+	t.Run("with a certificate in memory", func(t *testing.T) { servesUntilItsContextEnds(t, "") })
+	t.Run("with one in --cert-dir", func(t *testing.T) { servesUntilItsContextEnds(t, t.TempDir()) })
+}
+
+func servesUntilItsContextEnds(t *testing.T, certDir string) {
+	t.Helper()
 	taken, port := freePort(t)
 	if err := taken.Close(); err != nil {
 		t.Fatal(err)
 	}
-	server, err := serving.Listen(loopback(port))
+	config := loopback(port)
+	config.Secure.ServerCert.CertDirectory = certDir
+	server, err := serving.Listen(config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +68,7 @@ func TestServesHTTPSUntilItsContextEnds(t *testing.T) {
 		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true},
 		DisableKeepAlives: true,
 	}}
-	response, err := client.Get("https://" + server.Address().String()) // waits for the certificate: the port is bound
+	response, err := client.Get("https://" + server.Address().String() + "/open/page") // waits for the certificate: the port is bound
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,6 +77,16 @@ func TestServesHTTPSUntilItsContextEnds(t *testing.T) {
 		t.Errorf("got %q (%v), want hello", body, err)
 	}
 	_ = response.Body.Close()
+	for _, path := range []string{"/", "/open", "/open/../closed", "/closed"} {
+		response, err := client.Get("https://" + server.Address().String() + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
+		if response.StatusCode == http.StatusOK {
+			t.Errorf("%s: got 200 without credentials", path)
+		}
+	}
 
 	stop()
 	if err := <-ended; err != nil {
