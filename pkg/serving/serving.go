@@ -58,7 +58,7 @@ type Server struct {
 func Listen(config Config) (*Server, error) {
 	s := &Server{options: config.Secure, open: config.Authorization.AlwaysAllowPaths}
 	config.Authorization.AlwaysAllowPaths = nil // they never come so far
-	port := config.Secure.BindPort // ApplyTo changes it, even when it fails
+	port := config.Secure.BindPort              // ApplyTo changes it, even when it fails
 	if err := config.Secure.ApplyTo(&s.info); err != nil {
 		return nil, fmt.Errorf("cannot serve on --bind-address=%s --secure-port=%d: %w", config.Secure.BindAddress, port, err)
 	}
