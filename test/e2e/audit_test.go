@@ -17,6 +17,8 @@ import (
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/incumbent-io/incumbent/test/cluster"
 )
 
 // account is the user name of the manager's service account.
@@ -43,17 +45,17 @@ var rare = map[string]string{
 
 // checkAudit compares what the manager did with what its rules allow: no request was
 // forbidden, and every verb of every rule was used.
-func checkAudit(c *cluster) error {
-	used, forbidden, err := readAudit(filepath.Join(c.data, "audit.log"))
+func checkAudit(c *cluster.Cluster) error {
+	used, forbidden, err := readAudit(filepath.Join(c.Data, "audit.log"))
 	if err != nil {
 		return err
 	}
 	ctx := context.Background()
-	role, err := c.client.RbacV1().Roles(system).Get(ctx, "incumbent", metav1.GetOptions{})
+	role, err := c.Client.RbacV1().Roles(system).Get(ctx, "incumbent", metav1.GetOptions{})
 	if err != nil {
 		return err
 	}
-	clusterRole, err := c.client.RbacV1().ClusterRoles().Get(ctx, "incumbent", metav1.GetOptions{})
+	clusterRole, err := c.Client.RbacV1().ClusterRoles().Get(ctx, "incumbent", metav1.GetOptions{})
 	if err != nil {
 		return err
 	}

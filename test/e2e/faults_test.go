@@ -4,6 +4,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +15,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/incumbent-io/incumbent/test/cluster"
 )
 
 // stubbornManifests deploy the manager whose controller never stops: 2 replicas, and
@@ -64,14 +67,14 @@ func TestWatchdogRestartsALeaderThatCannotStop(t *testing.T) {
 	if err := os.WriteFile(manifest, []byte(stubbornManifests), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	shared.kubectl(t, "apply", "-f", manifest)
+	shared.Kubectl(t, "apply", "-f", manifest)
 	t.Cleanup(func() {
-		if out, err := shared.run("kubectl", "delete", "namespace", "stubborn", "--wait=false"); err != nil {
+		if out, err := shared.Run(context.Background(), "kubectl", "delete", "namespace", "stubborn", "--wait=false"); err != nil {
 			t.Errorf("%v\n%s", err, out)
 		}
 	})
 	holder := func() (string, error) {
-		object, err := shared.client.CoordinationV1().Leases("stubborn").Get(t.Context(), "stubborn", metav1.GetOptions{})
+		object, err := shared.Client.CoordinationV1().Leases("stubborn").Get(t.Context(), "stubborn", metav1.GetOptions{})
 		if err != nil {
 			return "", err
 		}
@@ -81,20 +84,20 @@ func TestWatchdogRestartsALeaderThatCannotStop(t *testing.T) {
 		return "", errors.New("the lease has no holder")
 	}
 	var leader string
-	eventually(t, 30*time.Second, "a leader that runs its controller", func() (err error) {
+	cluster.Eventually(t, 30*time.Second, "a leader that runs its controller", func() (err error) {
 		if leader, err = holder(); err != nil {
 			return err
 		}
-		if logs := shared.kubectl(t, "-n", "stubborn", "logs", leader); !strings.Contains(logs, "The stubborn controller runs") {
+		if logs := shared.Kubectl(t, "-n", "stubborn", "logs", leader); !strings.Contains(logs, "The stubborn controller runs") {
 			return errors.New("it does not run it yet")
 		}
 		return nil
 	})
 
 	cut := time.Now()
-	shared.fault(t, "pod", "stubborn/"+leader, "net", "drop")
-	eventually(t, 40*time.Second, "an Event of a failed liveness probe", func() error {
-		events, err := shared.client.CoreV1().Events("stubborn").List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=" + leader + ",reason=Unhealthy"})
+	shared.Fault(t, "pod", "stubborn/"+leader, "net", "drop")
+	cluster.Eventually(t, 40*time.Second, "an Event of a failed liveness probe", func() error {
+		events, err := shared.Client.CoreV1().Events("stubborn").List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=" + leader + ",reason=Unhealthy"})
 		if err != nil {
 			return err
 		}
@@ -106,8 +109,8 @@ func TestWatchdogRestartsALeaderThatCannotStop(t *testing.T) {
 		return errors.New("there is none")
 	})
 	t.Logf("/healthz failed %v after the partition began", time.Since(cut).Round(100*time.Millisecond))
-	eventually(t, 30*time.Second, "a restarted container", func() error {
-		pod, err := shared.client.CoreV1().Pods("stubborn").Get(t.Context(), leader, metav1.GetOptions{})
+	cluster.Eventually(t, 30*time.Second, "a restarted container", func() error {
+		pod, err := shared.Client.CoreV1().Pods("stubborn").Get(t.Context(), leader, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
@@ -116,7 +119,7 @@ func TestWatchdogRestartsALeaderThatCannotStop(t *testing.T) {
 		}
 		return nil
 	})
-	eventually(t, 30*time.Second, "another leader", func() error {
+	cluster.Eventually(t, 30*time.Second, "another leader", func() error {
 		now, err := holder()
 		if err == nil && now == leader {
 			err = fmt.Errorf("the lease is still held by %s", now)
@@ -132,17 +135,17 @@ func TestUnreachableAPIServerIsNoReasonToRestart(t *testing.T) {
 	standby := d.standby(t)
 	restarts := d.pod(t, standby).Status.ContainerStatuses[0].RestartCount
 	address := "https://" + d.pod(t, standby).Status.PodIP + ":10257"
-	d.fault(t, "pod", system+"/"+standby, "net", "refuse")
+	d.Fault(t, "pod", system+"/"+standby, "net", "refuse")
 	healed := false
 	heal := func() {
 		if !healed {
-			d.fault(t, "pod", system+"/"+standby, "net", "heal")
+			d.Fault(t, "pod", system+"/"+standby, "net", "heal")
 			healed = true
 		}
 	}
 	defer heal()
-	eventually(t, 30*time.Second, "a /readyz that says what is wrong", func() error {
-		status, body, err := get(t, address+"/readyz")
+	cluster.Eventually(t, 30*time.Second, "a /readyz that says what is wrong", func() error {
+		status, body, err := cluster.Get(t, address+"/readyz", "")
 		if err != nil {
 			return err
 		}
@@ -152,7 +155,7 @@ func TestUnreachableAPIServerIsNoReasonToRestart(t *testing.T) {
 		return nil
 	})
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
-		if status, body, err := get(t, address+"/livez?verbose"); err != nil || status != 200 {
+		if status, body, err := cluster.Get(t, address+"/livez?verbose", ""); err != nil || status != 200 {
 			t.Fatalf("/livez without an API server: got %d %q (%v), want 200", status, body, err)
 		}
 	}
@@ -171,8 +174,8 @@ func TestAPIServerRestartIsSurvived(t *testing.T) {
 		restarts[pod.Name] = pod.Status.ContainerStatuses[0].RestartCount
 	}
 	leader := d.leader(t)
-	d.fault(t, "component", "apiserver", "restart")
-	if err := d.awaitAPIServer(); err != nil {
+	d.Fault(t, "component", "apiserver", "restart")
+	if err := d.AwaitAPIServer(); err != nil {
 		t.Fatal(err)
 	}
 	d.awaitSteady(t)

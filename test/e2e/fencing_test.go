@@ -4,6 +4,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -19,6 +20,8 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/incumbent-io/incumbent/pkg/leaderelection"
+
+	"github.com/incumbent-io/incumbent/test/cluster"
 )
 
 // applyFencing applies manifests/base with the fencing component, and takes the
@@ -26,7 +29,7 @@ import (
 func (d deployment) applyFencing(t *testing.T) {
 	t.Helper()
 	overlay := t.TempDir()
-	manifests, err := filepath.Rel(overlay, filepath.Join(d.root, "manifests"))
+	manifests, err := filepath.Rel(overlay, filepath.Join(d.Root, "manifests"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,26 +37,26 @@ func (d deployment) applyFencing(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(overlay, "kustomization.yaml"), []byte(kustomization), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d.kubectl(t, "apply", "-k", overlay)
+	d.Kubectl(t, "apply", "-k", overlay)
 	t.Cleanup(func() {
 		for _, kind := range []string{"validatingadmissionpolicybinding", "validatingadmissionpolicy"} {
-			if out, err := d.run("kubectl", "delete", kind, "incumbent-fencing"); err != nil {
+			if out, err := d.Run(context.Background(), "kubectl", "delete", kind, "incumbent-fencing"); err != nil {
 				t.Errorf("remove the policy: %v\n%s", err, out)
 			}
 		}
-		if out, err := d.run("kubectl", "apply", "-k", "manifests/base"); err != nil {
+		if out, err := d.Run(context.Background(), "kubectl", "apply", "-k", "manifests/base"); err != nil {
 			t.Errorf("apply the base again: %v\n%s", err, out)
 		}
 		// kube-apiserver does not follow the Lease for a policy that is created after
 		// the last one was deleted (docs/safety.md), until it is started again.
-		if out, err := d.run("localcluster", "fault", "--data", d.data, "component", "apiserver", "restart"); err != nil {
+		if out, err := d.Run(context.Background(), "localcluster", "fault", "--data", d.Data, "component", "apiserver", "restart"); err != nil {
 			t.Errorf("restart the API server: %v\n%s", err, out)
 		}
-		if err := d.awaitAPIServer(); err != nil {
+		if err := d.AwaitAPIServer(); err != nil {
 			t.Errorf("the API server after its restart: %v", err)
 		}
 	})
-	d.kubectl(t, "-n", system, "rollout", "status", "deployment/incumbent", "--timeout=2m")
+	d.Kubectl(t, "-n", system, "rollout", "status", "deployment/incumbent", "--timeout=2m")
 	d.awaitSteady(t)
 }
 
@@ -65,11 +68,11 @@ func (d deployment) as(t *testing.T, pod string) kubernetes.Interface {
 	if pod != "" {
 		request.Spec.BoundObjectRef = &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod, UID: d.pod(t, pod).UID}
 	}
-	token, err := d.client.CoreV1().ServiceAccounts(system).CreateToken(t.Context(), "incumbent", request, metav1.CreateOptions{})
+	token, err := d.Client.CoreV1().ServiceAccounts(system).CreateToken(t.Context(), "incumbent", request, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := rest.AnonymousClientConfig(d.rest)
+	config := rest.AnonymousClientConfig(d.REST)
 	config.BearerToken = token.Status.Token
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
@@ -91,7 +94,7 @@ func TestFencingPolicyAdmitsOnlyTheLeader(t *testing.T) {
 	d.applyFencing(t)
 	leader, standby := d.leader(t), d.standby(t)
 	asLeader, asStandby, asNobody := d.as(t, leader), d.as(t, standby), d.as(t, "")
-	eventually(t, 15*time.Second, "a refusal of what a standby writes", func() error {
+	cluster.Eventually(t, 15*time.Second, "a refusal of what a standby writes", func() error {
 		err := d.write(t, asStandby, standby)
 		if err == nil {
 			return errors.New("the write was accepted")
@@ -107,17 +110,17 @@ func TestFencingPolicyAdmitsOnlyTheLeader(t *testing.T) {
 	if err := d.write(t, asLeader, standby); err != nil {
 		t.Errorf("the leader: got %v, want its write accepted", err)
 	}
-	if err := d.write(t, d.client, standby); err != nil {
+	if err := d.write(t, d.Client, standby); err != nil {
 		t.Errorf("the administrator: got %v, want the write accepted", err)
 	}
 
-	d.kubectl(t, "-n", system, "delete", "pod", leader)
+	d.Kubectl(t, "-n", system, "delete", "pod", leader)
 	d.awaitSteady(t)
 	next := d.leader(t)
 	if next == leader {
 		t.Fatalf("%s leads still", next)
 	}
-	if logs := d.kubectl(t, "-n", system, "logs", next); strings.Contains(logs, leaderelection.PolicyRefusal) {
+	if logs := d.Kubectl(t, "-n", system, "logs", next); strings.Contains(logs, leaderelection.PolicyRefusal) {
 		t.Errorf("the policy's lag shows in the new leader's log:\n%s", logs)
 	}
 	if err := d.write(t, asLeader, next); err == nil {
@@ -130,20 +133,20 @@ func TestFencingPolicyAdmitsOnlyTheLeader(t *testing.T) {
 func TestFencingWithoutALeaseStopsNobody(t *testing.T) {
 	d := deploy(t)
 	d.applyFencing(t)
-	d.kubectl(t, "-n", system, "scale", "deployment/incumbent", "--replicas=0")
-	d.kubectl(t, "-n", system, "wait", "--for=delete", "pod", "-l", "app.kubernetes.io/name=incumbent", "--timeout=60s")
-	d.kubectl(t, "-n", system, "delete", "lease", lease)
+	d.Kubectl(t, "-n", system, "scale", "deployment/incumbent", "--replicas=0")
+	d.Kubectl(t, "-n", system, "wait", "--for=delete", "pod", "-l", "app.kubernetes.io/name=incumbent", "--timeout=60s")
+	d.Kubectl(t, "-n", system, "delete", "lease", lease)
 	for n := range 20 { // the policy's view of the Lease lags by milliseconds
 		name := fmt.Sprintf("fencing-bystander-%d", n)
-		d.kubectl(t, "create", "namespace", name)
-		d.kubectl(t, "delete", "namespace", name, "--wait=false")
+		d.Kubectl(t, "create", "namespace", name)
+		d.Kubectl(t, "delete", "namespace", name, "--wait=false")
 	}
-	d.kubectl(t, "-n", system, "scale", "deployment/incumbent", "--replicas=3")
+	d.Kubectl(t, "-n", system, "scale", "deployment/incumbent", "--replicas=3")
 	d.awaitSteady(t)
 }
 
 func TestFencingNeedsToKnowThePod(t *testing.T) {
-	out, err := shared.tool(t, "manager", "--fencing", "--kubeconfig="+shared.kubeconfig)
+	out, err := shared.Run(t.Context(), "manager", "--fencing", "--kubeconfig="+shared.Kubeconfig)
 	if err == nil || !strings.Contains(out, "POD_NAME") || !strings.Contains(out, "downward API") {
 		t.Errorf("got %v and %q, want a refusal that names the variables", err, out)
 	}

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -23,32 +22,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
-)
 
-// kubeconfigFor makes a service account and a kubeconfig file of its own.
-func (c *cluster) kubeconfigFor(t *testing.T, namespace, account string) string {
-	t.Helper()
-	accounts := c.client.CoreV1().ServiceAccounts(namespace)
-	if _, err := accounts.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	token, err := accounts.CreateToken(t.Context(), account, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := clientcmdapi.NewConfig()
-	config.Clusters["c"] = &clientcmdapi.Cluster{Server: c.rest.Host, CertificateAuthorityData: c.rest.CAData, CertificateAuthority: c.rest.CAFile}
-	config.AuthInfos["c"] = &clientcmdapi.AuthInfo{Token: token.Status.Token}
-	config.Contexts["c"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "c", Namespace: namespace}
-	config.CurrentContext = "c"
-	path := filepath.Join(t.TempDir(), "kubeconfig")
-	if err := clientcmd.WriteToFile(*config, path); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
+	"github.com/incumbent-io/incumbent/test/cluster"
+)
 
 // progress watches the counters of the healthy controllers.
 type progress struct {
@@ -62,7 +38,7 @@ type progress struct {
 func watchProgress(t *testing.T, namespace string) *progress {
 	t.Helper()
 	p := &progress{at: map[string]time.Time{}, longest: map[string]time.Duration{}, by: map[string][]string{}, paused: map[string]time.Duration{}}
-	watcher, err := shared.client.CoreV1().ConfigMaps(namespace).Watch(t.Context(), metav1.ListOptions{LabelSelector: "progress=true"})
+	watcher, err := shared.Client.CoreV1().ConfigMaps(namespace).Watch(t.Context(), metav1.ListOptions{LabelSelector: "progress=true"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,52 +100,31 @@ func (p *progress) expectUninterrupted(t *testing.T, when string, names ...strin
 	t.Logf("%s: longest pauses %v", when, pauses)
 }
 
-// isIn waits until /healthz says that the controller is in a state.
-func (p *process) isIn(t *testing.T, limit time.Duration, controller, want string) time.Duration {
-	t.Helper()
-	return eventually(t, limit, controller+" "+want, func() error {
-		_, body, err := get(t, p.address+"/healthz?verbose")
-		if err != nil {
-			return err
-		}
-		for line := range strings.Lines(body) {
-			if strings.HasPrefix(line[min(3, len(line)):], controller+" ") {
-				if strings.Contains(line, want) {
-					return nil
-				}
-				return errors.New(line)
-			}
-		}
-		return fmt.Errorf("no check of %s in:\n%s", controller, body)
-	})
-}
-
 // launchFaulty starts the faulty manager in a namespace of its own, as an account that
 // may do what all but one of its controllers need.
-func launchFaulty(t *testing.T, namespace string, args ...string) *process {
+func launchFaulty(t *testing.T, namespace string, args ...string) *cluster.Process {
 	t.Helper()
-	kubeconfig := shared.kubeconfigFor(t, namespace, "faulty")
-	binary := filepath.Join(shared.binaries, "faulty")
-	rbac := exec.CommandContext(t.Context(), binary, "rbac", "--controllers=*,-lacks-permission", "--namespace="+namespace, "--role="+namespace)
+	kubeconfig := shared.KubeconfigFor(t, namespace, "faulty")
+	rbac := exec.CommandContext(t.Context(), shared.Program("faulty"), "rbac", "--controllers=*,-lacks-permission", "--namespace="+namespace, "--role="+namespace)
 	rbac.Env = append(os.Environ(), "FAULTY_NAMESPACE="+namespace)
 	roles, err := rbac.Output()
 	if err != nil {
 		t.Fatalf("rbac: %v", err)
 	}
-	apply := exec.CommandContext(t.Context(), filepath.Join(shared.root, "bin/kubectl"), "apply", "-f", "-")
-	apply.Env, apply.Stdin = append(os.Environ(), "KUBECONFIG="+shared.kubeconfig), bytes.NewReader(roles)
+	apply := exec.CommandContext(t.Context(), filepath.Join(shared.Root, "bin/kubectl"), "apply", "-f", "-")
+	apply.Env, apply.Stdin = append(os.Environ(), "KUBECONFIG="+shared.Kubeconfig), bytes.NewReader(roles)
 	if out, err := apply.CombinedOutput(); err != nil {
 		t.Fatalf("kubectl apply: %v\n%s", err, out)
 	}
-	pod, err := shared.client.CoreV1().Pods(namespace).Create(t.Context(), &corev1.Pod{
+	pod, err := shared.Client.CoreV1().Pods(namespace).Create(t.Context(), &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "faulty"},
 		Spec:       corev1.PodSpec{SchedulerName: "nobody", Containers: []corev1.Container{{Name: "manager", Image: "none"}}},
 	}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return launchIn(t, []string{"FAULTY_NAMESPACE=" + namespace, "POD_NAME=faulty", "POD_NAMESPACE=" + namespace, "POD_UID=" + string(pod.UID)},
-		binary, append([]string{"--kubeconfig=" + kubeconfig, "--kube-api-qps=0"}, args...)...)
+	return shared.Launch(t, "faulty", []string{"FAULTY_NAMESPACE=" + namespace, "POD_NAME=faulty", "POD_NAMESPACE=" + namespace, "POD_UID=" + string(pod.UID)},
+		append([]string{"--kubeconfig=" + kubeconfig, "--kube-api-qps=0"}, args...)...)
 }
 
 func writeFile(t *testing.T, path, content string) {
@@ -190,7 +145,7 @@ var healthyNames = []string{"healthy-1", "healthy-2", "healthy-3", "healthy-4"}
 // eight go wrong, each in its own way.
 func TestFaultyControllersHarmNoOther(t *testing.T) {
 	const namespace = "faulty"
-	shared.namespace(t, namespace)
+	shared.Namespace(t, namespace)
 	config := filepath.Join(t.TempDir(), "config.yaml")
 	writeFile(t, config, fileHeader)
 	p := launchFaulty(t, namespace, "--config="+config, "--drain-timeout=3s")
@@ -202,25 +157,25 @@ func TestFaultyControllersHarmNoOther(t *testing.T) {
 		"needs-crd":        "blocked: widgets.faulty.example.com is not served in version v1",
 		"lacks-permission": "blocked: not granted: list, watch on secrets",
 	} {
-		p.isIn(t, 15*time.Second, controller, want)
+		p.AwaitController(t, 15*time.Second, controller, want)
 	}
 	counters.restart()
-	maps := shared.client.CoreV1().ConfigMaps(namespace)
+	maps := shared.Client.CoreV1().ConfigMaps(namespace)
 	if _, err := maps.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "poison"}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	p.isIn(t, 10*time.Second, "handler-panics", "panicked: cannot stomach this")
-	p.isIn(t, 10*time.Second, "index-fails", "no index for this")
+	p.AwaitController(t, 10*time.Second, "handler-panics", "panicked: cannot stomach this")
+	p.AwaitController(t, 10*time.Second, "index-fails", "no index for this")
 	if err := maps.Delete(t.Context(), "poison", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	p.isIn(t, 40*time.Second, "handler-panics", "running")
-	p.isIn(t, 40*time.Second, "index-fails", "running")
+	p.AwaitController(t, 40*time.Second, "handler-panics", "running")
+	p.AwaitController(t, 40*time.Second, "index-fails", "running")
 	counters.expectUninterrupted(t, "while eight others go wrong", healthyNames...)
 
 	t.Run("each fault is logged once, with backoff", func(t *testing.T) {
 		for _, controller := range []string{"error", "panics"} {
-			pauses := regexp.MustCompile(`Controller failed; it is restarted alone.* controller="`+controller+`" failures=\d+ pause="([^"]+)"`).FindAllStringSubmatch(p.log(), -1)
+			pauses := regexp.MustCompile(`Controller failed; it is restarted alone.* controller="`+controller+`" failures=\d+ pause="([^"]+)"`).FindAllStringSubmatch(p.Log(), -1)
 			if len(pauses) < 2 {
 				t.Fatalf("%s: got %d failures in the log, want more", controller, len(pauses))
 			}
@@ -231,16 +186,16 @@ func TestFaultyControllersHarmNoOther(t *testing.T) {
 				}
 			}
 		}
-		if log := p.log(); !strings.Contains(log, "faulty/main.go") {
+		if log := p.Log(); !strings.Contains(log, "faulty/main.go") {
 			t.Error("the stack of a panic does not name the controller's code")
 		}
-		if n := strings.Count(p.log(), `"Controller is blocked; it starts by itself once this is there"`); n != 2 {
+		if n := strings.Count(p.Log(), `"Controller is blocked; it starts by itself once this is there"`); n != 2 {
 			t.Errorf("got %d lines of blocked controllers, want one for each of two", n)
 		}
 	})
 	t.Run("events tell of each fault", func(t *testing.T) {
-		eventually(t, 10*time.Second, "events", func() error {
-			list, err := shared.client.EventsV1().Events(namespace).List(t.Context(), metav1.ListOptions{})
+		cluster.Eventually(t, 10*time.Second, "events", func() error {
+			list, err := shared.Client.EventsV1().Events(namespace).List(t.Context(), metav1.ListOptions{})
 			if err != nil {
 				return err
 			}
@@ -260,91 +215,72 @@ func TestFaultyControllersHarmNoOther(t *testing.T) {
 		})
 	})
 	t.Run("an API that appears starts its controller", func(t *testing.T) {
-		shared.kubectl(t, "apply", "-f", "test/e2e/testdata/widgets.yaml")
-		shared.kubectl(t, "wait", "--for=condition=established", "--timeout=20s", "crd/widgets.faulty.example.com")
-		took := p.isIn(t, 8*time.Second, "needs-crd", "running")
+		shared.Kubectl(t, "apply", "-f", "test/e2e/testdata/widgets.yaml")
+		shared.Kubectl(t, "wait", "--for=condition=established", "--timeout=20s", "crd/widgets.faulty.example.com")
+		took := p.AwaitController(t, 8*time.Second, "needs-crd", "running")
 		t.Logf("running %v after the CRD was established", took)
 		if took > 5*time.Second {
 			t.Errorf("it took %v, want at most 5s", took)
 		}
-		if n := shared.watches(t, "widgets", namespace); n == 0 {
+		if n := shared.Watches(t, "widgets", ""); n == 0 {
 			t.Error("the API server has no watch on widgets")
 		}
-		shared.kubectl(t, "delete", "-f", "test/e2e/testdata/widgets.yaml")
-		p.isIn(t, 15*time.Second, "needs-crd", "blocked")
-		eventually(t, 10*time.Second, "the end of the watch on widgets", func() error {
-			if n := shared.watches(t, "widgets", namespace); n != 0 {
+		shared.Kubectl(t, "delete", "-f", "test/e2e/testdata/widgets.yaml")
+		p.AwaitController(t, 15*time.Second, "needs-crd", "blocked")
+		cluster.Eventually(t, 10*time.Second, "the end of the watch on widgets", func() error {
+			if n := shared.Watches(t, "widgets", ""); n != 0 {
 				return fmt.Errorf("the API server has %d", n)
 			}
 			return nil
 		})
 	})
 	t.Run("a permission that appears starts its controller", func(t *testing.T) {
-		others := shared.watches(t, "secrets", namespace)
-		shared.kubectl(t, "-n", namespace, "create", "role", "secrets", "--verb=list,watch", "--resource=secrets")
-		shared.kubectl(t, "-n", namespace, "create", "rolebinding", "secrets", "--role=secrets", "--serviceaccount="+namespace+":faulty")
-		took := p.isIn(t, 8*time.Second, "lacks-permission", "running")
+		others := shared.Watches(t, "secrets", "")
+		shared.Kubectl(t, "-n", namespace, "create", "role", "secrets", "--verb=list,watch", "--resource=secrets")
+		shared.Kubectl(t, "-n", namespace, "create", "rolebinding", "secrets", "--role=secrets", "--serviceaccount="+namespace+":faulty")
+		took := p.AwaitController(t, 8*time.Second, "lacks-permission", "running")
 		t.Logf("running %v after the RoleBinding was created", took)
 		if took > 5*time.Second {
 			t.Errorf("it took %v, want at most 5s", took)
 		}
-		if n := shared.watches(t, "secrets", namespace); n != others+1 {
+		if n := shared.Watches(t, "secrets", ""); n != others+1 {
 			t.Errorf("watches on Secrets: got %d, want %d", n, others+1)
 		}
-		shared.kubectl(t, "-n", namespace, "delete", "rolebinding", "secrets")
+		shared.Kubectl(t, "-n", namespace, "delete", "rolebinding", "secrets")
 		// The API server looks at permissions when a watch begins, and begins one anew
 		// for ours every 30 to 60 s.
-		took = p.isIn(t, 75*time.Second, "lacks-permission", "blocked")
+		took = p.AwaitController(t, 75*time.Second, "lacks-permission", "blocked")
 		t.Logf("blocked %v after the RoleBinding was deleted", took)
 	})
 	counters.expectUninterrupted(t, "while an API and a permission came", healthyNames...)
 	counters.restart()
 	t.Run("one that hangs is stuck alone", func(t *testing.T) {
 		writeFile(t, config, fileHeader+`controllers: ["*", "-hangs-on-stop"]`)
-		p.awaitLog(t, 10*time.Second, "Controller does not stop")
-		p.isIn(t, 5*time.Second, "hangs-on-stop", "stuck")
-		if status, body, err := get(t, p.address+"/livez"); err != nil || status != 200 {
+		p.AwaitLog(t, 10*time.Second, "Controller does not stop")
+		p.AwaitController(t, 5*time.Second, "hangs-on-stop", "stuck")
+		if status, body, err := cluster.Get(t, p.Address+"/livez", ""); err != nil || status != 200 {
 			t.Errorf("/livez within the tolerance: got %d %q (%v), want 200", status, body, err)
 		}
 	})
 	counters.expectUninterrupted(t, "while one is stuck", healthyNames...)
 }
 
-// watches returns how many watches on a resource the API server serves, by its metrics.
-func (c *cluster) watches(t *testing.T, resource, namespace string) (n int) {
-	t.Helper()
-	body, err := c.client.CoreV1().RESTClient().Get().AbsPath("/metrics").DoRaw(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(body)) {
-		if strings.HasPrefix(line, "apiserver_longrunning_requests{") && strings.Contains(line, `resource="`+resource+`"`) && strings.Contains(line, `verb="WATCH"`) {
-			value, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndex(line, " "):]), 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			n += int(value)
-		}
-	}
-	return n
-}
-
 // TestPanicInAForeignGoroutineEndsTheProcess has a controller panic where nobody can
 // recover: the process dies, and the next one takes the lease over at once.
 func TestPanicInAForeignGoroutineEndsTheProcess(t *testing.T) {
 	const namespace = "goroutine"
-	shared.namespace(t, namespace)
+	shared.Namespace(t, namespace)
 	dir := t.TempDir()
 	arguments := func(controllers string) []string {
-		return []string{"--kubeconfig=" + shared.kubeconfig, "--leader-elect-resource-namespace=" + namespace, "--controllers=" + controllers, "--leader-elect-identity-dir=" + dir,
+		return []string{"--kubeconfig=" + shared.Kubeconfig, "--leader-elect-resource-namespace=" + namespace, "--controllers=" + controllers, "--leader-elect-identity-dir=" + dir,
 			"--leader-elect-lease-duration=5s", "--leader-elect-renew-deadline=3s", "--leader-elect-retry-period=1s"}
 	}
-	binary, env := filepath.Join(shared.binaries, "faulty"), []string{"FAULTY_NAMESPACE=" + namespace}
+	env := []string{"FAULTY_NAMESPACE=" + namespace}
 	// Its term lasts longer than the lease does: after a short one the restarted process
 	// would leave the lease to others.
-	p := launchIn(t, env, binary, arguments("healthy-1,goroutine-panics")...)
+	p := shared.Launch(t, "faulty", env, arguments("healthy-1,goroutine-panics")...)
 	select {
-	case err := <-p.ended:
+	case err := <-p.Ended:
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) || exit.ExitCode() == 0 {
 			t.Errorf("got %v, want a crash", err)
@@ -352,28 +288,28 @@ func TestPanicInAForeignGoroutineEndsTheProcess(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Fatal("it still runs")
 	}
-	if log := p.log(); !strings.Contains(log, "panic: out of reach") || !strings.Contains(log, "main.goroutinePanics") {
+	if log := p.Log(); !strings.Contains(log, "panic: out of reach") || !strings.Contains(log, "main.goroutinePanics") {
 		t.Errorf("the log does not name the code that panicked:\n%s", log)
 	}
 	began := time.Now()
-	next := launchIn(t, env, binary, arguments("healthy-1")...)
-	next.awaitLog(t, 10*time.Second, "Became leader")
+	next := shared.Launch(t, "faulty", env, arguments("healthy-1")...)
+	next.AwaitLog(t, 10*time.Second, "Became leader")
 	took := time.Since(began)
 	t.Logf("leads %v after its start", took)
 	if took > 3*time.Second {
 		t.Errorf("it led after %v, want at once", took)
 	}
-	if log := next.log(); !strings.Contains(log, "holder proven dead") && !strings.Contains(log, "reclaim=true") {
+	if log := next.Log(); !strings.Contains(log, "holder proven dead") && !strings.Contains(log, "reclaim=true") {
 		t.Errorf("it did not take the lease over from its dead self:\n%s", log)
 	}
-	next.terminate(t)
+	next.Terminate(t)
 }
 
 // TestLeaseGroupsAreSharedOut runs three managers with three lease groups, kills one,
 // and replaces it.
 func TestLeaseGroupsAreSharedOut(t *testing.T) {
 	const namespace = "groups"
-	shared.namespace(t, namespace)
+	shared.Namespace(t, namespace)
 	config := filepath.Join(t.TempDir(), "config.yaml")
 	writeFile(t, config, fileHeader+`
 controllers: [healthy-1, healthy-2, healthy-3]
@@ -383,12 +319,12 @@ leaseGroups:
   - {name: three, controllers: [healthy-3]}
 leaderElection: {leaseDuration: 4s, renewDeadline: 2s, retryPeriod: 500ms}
 `)
-	start := func() *process {
-		return launchIn(t, []string{"FAULTY_NAMESPACE=" + namespace}, filepath.Join(shared.binaries, "faulty"),
-			"--kubeconfig="+shared.kubeconfig, "--leader-elect-resource-namespace="+namespace, "--config="+config, "--kube-api-qps=0")
+	start := func() *cluster.Process {
+		return shared.Launch(t, "faulty", []string{"FAULTY_NAMESPACE=" + namespace},
+			"--kubeconfig="+shared.Kubeconfig, "--leader-elect-resource-namespace="+namespace, "--config="+config, "--kube-api-qps=0")
 	}
 	holders := func() (list []string) {
-		leases, err := shared.client.CoordinationV1().Leases(namespace).List(t.Context(), metav1.ListOptions{})
+		leases, err := shared.Client.CoordinationV1().Leases(namespace).List(t.Context(), metav1.ListOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -402,7 +338,7 @@ leaderElection: {leaseDuration: 4s, renewDeadline: 2s, retryPeriod: 500ms}
 	dead := ""
 	led := func(limit time.Duration, processes int) time.Duration {
 		t.Helper()
-		return eventually(t, limit, fmt.Sprintf("three leases led by %d", processes), func() error {
+		return cluster.Eventually(t, limit, fmt.Sprintf("three leases led by %d", processes), func() error {
 			list := holders()
 			slices.Sort(list)
 			if slices.Contains(list, dead) || len(list) != 3 || len(slices.Compact(slices.Clone(list))) != processes {
@@ -417,8 +353,8 @@ leaderElection: {leaseDuration: 4s, renewDeadline: 2s, retryPeriod: 500ms}
 	second, third := start(), start()
 	t.Logf("three replicas lead one each after %v", led(10*time.Second, 3))
 	counters.restart()
-	dead = regexp.MustCompile(`identity="([^"]+)"`).FindStringSubmatch(second.log())[1]
-	_ = second.cmd.Process.Kill()
+	dead = regexp.MustCompile(`identity="([^"]+)"`).FindStringSubmatch(second.Log())[1]
+	_ = second.Process.Kill()
 	fourth := start()
 	t.Logf("after a kill, with a replacement: one each after %v", led(14*time.Second, 3))
 	calm := 0
@@ -430,40 +366,40 @@ leaderElection: {leaseDuration: 4s, renewDeadline: 2s, retryPeriod: 500ms}
 	if calm < 2 {
 		t.Errorf("the controllers of the other groups were interrupted: %v", counters.pauses())
 	}
-	third.terminate(t)
-	fourth.terminate(t)
+	third.Terminate(t)
+	fourth.Terminate(t)
 	t.Logf("the last one leads all after %v", led(14*time.Second, 1))
-	first.terminate(t)
+	first.Terminate(t)
 }
 
 // TestControllerMovesBetweenManagers moves a controller from one manager to another by
 // a lease group that both have, as docs/configuration.md says.
 func TestControllerMovesBetweenManagers(t *testing.T) {
 	const namespace = "moving"
-	shared.namespace(t, namespace)
+	shared.Namespace(t, namespace)
 	file := func(manager, controllers string) string {
 		return fileHeader + "controllers: [" + controllers + `]
 leaseGroups: [{name: moving, leaseName: moving, controllers: [healthy-2]}]
 leaderElection: {resourceName: ` + manager + `, resourceNamespace: ` + namespace + "}\n"
 	}
 	dir := t.TempDir()
-	start := func(manager, controllers string) (*process, string) {
+	start := func(manager, controllers string) (*cluster.Process, string) {
 		path := filepath.Join(dir, manager+".yaml")
 		writeFile(t, path, file(manager, controllers))
-		return launchIn(t, []string{"FAULTY_NAMESPACE=" + namespace}, filepath.Join(shared.binaries, "faulty"), "--kubeconfig="+shared.kubeconfig, "--config="+path), path
+		return shared.Launch(t, "faulty", []string{"FAULTY_NAMESPACE=" + namespace}, "--kubeconfig="+shared.Kubeconfig, "--config="+path), path
 	}
 	from, fromFile := start("from", "healthy-1, healthy-2")
-	from.isIn(t, 15*time.Second, "healthy-2", "running")
+	from.AwaitController(t, 15*time.Second, "healthy-2", "running")
 	to, toFile := start("to", "healthy-3")
-	to.isIn(t, 15*time.Second, "healthy-3", "running")
+	to.AwaitController(t, 15*time.Second, "healthy-3", "running")
 	counters := watchProgress(t, namespace)
 
 	writeFile(t, toFile, file("to", "healthy-3, healthy-2")) // it is a candidate now
-	to.isIn(t, 5*time.Second, "healthy-2", "warm")
+	to.AwaitController(t, 5*time.Second, "healthy-2", "warm")
 	counters.restart()
 	writeFile(t, fromFile, file("from", "healthy-1"))
-	to.isIn(t, 5*time.Second, "healthy-2", "running")
-	eventually(t, 5*time.Second, "counts by the other manager", func() error {
+	to.AwaitController(t, 5*time.Second, "healthy-2", "running")
+	cluster.Eventually(t, 5*time.Second, "counts by the other manager", func() error {
 		counters.mu.Lock()
 		defer counters.mu.Unlock()
 		if len(counters.by["healthy-2"]) != 2 {
@@ -480,24 +416,24 @@ leaderElection: {resourceName: ` + manager + `, resourceNamespace: ` + namespace
 		t.Errorf("counted by %q with a pause of %v, want one after the other within a second", by, gap)
 	}
 	counters.expectUninterrupted(t, "while another moved", "healthy-1", "healthy-2", "healthy-3")
-	if strings.Contains(from.log(), `"Lost the lease"`) || strings.Contains(to.log(), `"Lost the lease"`) {
+	if strings.Contains(from.Log(), `"Lost the lease"`) || strings.Contains(to.Log(), `"Lost the lease"`) {
 		t.Error("a lease was lost")
 	}
-	from.terminate(t)
-	to.terminate(t)
+	from.Terminate(t)
+	to.Terminate(t)
 }
 
 // TestBadConfigurationFilesChangeNothing feeds a running manager files of every bad
 // kind.
 func TestBadConfigurationFilesChangeNothing(t *testing.T) {
 	const namespace = "badfiles"
-	shared.namespace(t, namespace)
+	shared.Namespace(t, namespace)
 	config := filepath.Join(t.TempDir(), "config.yaml")
 	good := fileHeader + "controllers: [healthy-1, healthy-2]\n"
 	writeFile(t, config, good)
-	p := launchIn(t, []string{"FAULTY_NAMESPACE=" + namespace}, filepath.Join(shared.binaries, "faulty"),
-		"--kubeconfig="+shared.kubeconfig, "--leader-elect-resource-namespace="+namespace, "--config="+config)
-	p.isIn(t, 15*time.Second, "healthy-2", "running")
+	p := shared.Launch(t, "faulty", []string{"FAULTY_NAMESPACE=" + namespace},
+		"--kubeconfig="+shared.Kubeconfig, "--leader-elect-resource-namespace="+namespace, "--config="+config)
+	p.AwaitController(t, 15*time.Second, "healthy-2", "running")
 	counters := watchProgress(t, namespace)
 	for _, bad := range []struct{ name, content, want string }{
 		{"unknown field", good + "contrallers: []\n", `did you mean \"controllers\"`},
@@ -509,10 +445,10 @@ func TestBadConfigurationFilesChangeNothing(t *testing.T) {
 		{"too large", good + "# " + strings.Repeat("x", 10<<20), "larger than 1 MiB"},
 	} {
 		t.Run(bad.name, func(t *testing.T) {
-			seen := len(p.log())
+			seen := len(p.Log())
 			writeFile(t, config, bad.content)
-			eventually(t, 5*time.Second, "a line that says why", func() error {
-				if log := p.log()[seen:]; !strings.Contains(log, "New configuration is not used") || !strings.Contains(log, bad.want) || strings.Contains(log, "goroutine ") {
+			cluster.Eventually(t, 5*time.Second, "a line that says why", func() error {
+				if log := p.Log()[seen:]; !strings.Contains(log, "New configuration is not used") || !strings.Contains(log, bad.want) || strings.Contains(log, "goroutine ") {
 					return fmt.Errorf("got %q, want %q", log[:min(len(log), 2000)], bad.want)
 				}
 				return nil
@@ -523,23 +459,23 @@ func TestBadConfigurationFilesChangeNothing(t *testing.T) {
 		if err := os.Remove(config); err != nil {
 			t.Fatal(err)
 		}
-		p.awaitLog(t, 5*time.Second, "was deleted; the running configuration stays")
+		p.AwaitLog(t, 5*time.Second, "was deleted; the running configuration stays")
 	})
 	counters.expectUninterrupted(t, "with bad files", "healthy-1", "healthy-2")
 	writeFile(t, config, fileHeader+"controllers: [healthy-1]\n")
 	began := time.Now()
-	p.awaitLog(t, 5*time.Second, `"Controller is disabled"`)
+	p.AwaitLog(t, 5*time.Second, `"Controller is disabled"`)
 	t.Logf("a good file took effect within %v", time.Since(began))
-	if strings.Contains(p.log(), `"Renewed the lease"`) {
+	if strings.Contains(p.Log(), `"Renewed the lease"`) {
 		t.Error("it is verbose already")
 	}
 	writeFile(t, config, fileHeader+"controllers: [healthy-1]\nlogging: {verbosity: 5}\nstandby: cold\n")
-	p.awaitLog(t, 10*time.Second, `"Renewed the lease"`)
-	p.awaitLog(t, 5*time.Second, "takes effect at a restart only")
-	if log := p.log(); strings.Count(log, `"Became leader"`) != 1 || !strings.Contains(log, `standby: \"warm\" -> \"cold\"`) {
+	p.AwaitLog(t, 10*time.Second, `"Renewed the lease"`)
+	p.AwaitLog(t, 5*time.Second, "takes effect at a restart only")
+	if log := p.Log(); strings.Count(log, `"Became leader"`) != 1 || !strings.Contains(log, `standby: \"warm\" -> \"cold\"`) {
 		t.Errorf("leadership was touched, or the need of a restart is not named:\n%s", log)
 	}
-	p.terminate(t)
+	p.Terminate(t)
 }
 
 // TestTogglingByTheConfigMap edits the ConfigMap of the Deployment.
@@ -548,7 +484,7 @@ func TestTogglingByTheConfigMap(t *testing.T) {
 	leader, epoch := d.leader(t), *d.lease(t).Spec.LeaseTransitions
 	edit := func(controllers string) {
 		t.Helper()
-		maps := d.client.CoreV1().ConfigMaps(system)
+		maps := d.Client.CoreV1().ConfigMaps(system)
 		object, err := maps.Get(t.Context(), "incumbent-config", metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)
@@ -558,11 +494,11 @@ func TestTogglingByTheConfigMap(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	t.Cleanup(func() { _, _ = shared.run("kubectl", "apply", "-k", "manifests/base") })
-	logs := func() string { return d.kubectl(t, "-n", system, "logs", leader) }
+	t.Cleanup(func() { _, _ = shared.Run(context.Background(), "kubectl", "apply", "-k", "manifests/base") })
+	logs := func() string { return d.Kubectl(t, "-n", system, "logs", leader) }
 	await := func(text string, n int) {
 		t.Helper()
-		took := eventually(t, 10*time.Second, text, func() error {
+		took := cluster.Eventually(t, 10*time.Second, text, func() error {
 			if got := strings.Count(logs(), text); got < n {
 				return fmt.Errorf("%d times in the log", got)
 			}
@@ -572,7 +508,7 @@ func TestTogglingByTheConfigMap(t *testing.T) {
 	}
 	edit(`["*", "-object-ttl"]`)
 	await(`"Controller is disabled"`, 1)
-	maps := d.client.CoreV1().ConfigMaps("default")
+	maps := d.Client.CoreV1().ConfigMaps("default")
 	object := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "toggled", Annotations: map[string]string{"incumbent.io/expires-at": "2020-01-01T00:00:00Z"}}}
 	if _, err := maps.Create(t.Context(), object, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
@@ -584,7 +520,7 @@ func TestTogglingByTheConfigMap(t *testing.T) {
 	}
 	edit(`["*"]`)
 	await(`"Controller is enabled"`, 1)
-	eventually(t, 5*time.Second, "the end of an expired ConfigMap", func() error {
+	cluster.Eventually(t, 5*time.Second, "the end of an expired ConfigMap", func() error {
 		if _, err := maps.Get(t.Context(), "toggled", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 			return fmt.Errorf("it is still there (%v)", err)
 		}
@@ -600,16 +536,16 @@ func TestTogglingByTheConfigMap(t *testing.T) {
 func TestMetricsAndStatusNeedPermission(t *testing.T) {
 	d := deploy(t)
 	const namespace = "scraper"
-	shared.namespace(t, namespace)
+	shared.Namespace(t, namespace)
 	address := "https://" + d.pod(t, d.leader(t)).Status.PodIP + ":10257"
-	token, err := shared.client.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), "default", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	token, err := shared.Client.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), "default", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	expect := func(path, token string, code int, content string) {
 		t.Helper()
-		eventually(t, 15*time.Second, path, func() error { // what was refused is remembered for 10 s
-			status, body, err := getAs(t, address+path, token)
+		cluster.Eventually(t, 15*time.Second, path, func() error { // what was refused is remembered for 10 s
+			status, body, err := cluster.Get(t, address+path, token)
 			if err == nil && (status != code || !strings.Contains(body, content)) {
 				err = fmt.Errorf("got %d %.300q, want %d and %q", status, body, code, content)
 			}
@@ -622,9 +558,11 @@ func TestMetricsAndStatusNeedPermission(t *testing.T) {
 		expect(path, token.Status.Token, 403, "forbidden")
 	}
 	expect("/readyz/leader-election", "", 200, "leader, epoch")
-	shared.kubectl(t, "create", "clusterrole", "scraper", "--verb=get", "--non-resource-url=/metrics,/controllers")
-	shared.kubectl(t, "create", "clusterrolebinding", "scraper", "--clusterrole=scraper", "--serviceaccount="+namespace+":default")
-	t.Cleanup(func() { _, _ = shared.run("kubectl", "delete", "clusterrole,clusterrolebinding", "scraper") })
+	shared.Kubectl(t, "create", "clusterrole", "scraper", "--verb=get", "--non-resource-url=/metrics,/controllers")
+	shared.Kubectl(t, "create", "clusterrolebinding", "scraper", "--clusterrole=scraper", "--serviceaccount="+namespace+":default")
+	t.Cleanup(func() {
+		_, _ = shared.Run(context.Background(), "kubectl", "delete", "clusterrole,clusterrolebinding", "scraper")
+	})
 	expect("/metrics", token.Status.Token, 200, `incumbent_controller_state{controller="object-ttl",state="running"} 1`)
 	expect("/metrics", token.Status.Token, 200, `leader_election_master_status{name="incumbent"} 1`)
 	expect("/controllers", token.Status.Token, 200, "object-ttl     default       running")

@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -23,99 +22,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/incumbent-io/incumbent/test/cluster"
 )
 
-// process is the manager started by hand, outside the cluster.
-type process struct {
-	cmd     *exec.Cmd
-	address string
-	ended   chan error
-	mu      sync.Mutex
-	output  bytes.Buffer
-}
-
-func (p *process) Write(data []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.output.Write(data)
-}
-
-func (p *process) log() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.output.String()
-}
-
 // launch starts bin/manager. The test ends it if it does not end before.
-func launch(t *testing.T, args ...string) *process {
+func launch(t *testing.T, args ...string) *cluster.Process {
 	t.Helper()
-	return launchBinary(t, filepath.Join(shared.root, "bin/manager"), args...)
-}
-
-func launchBinary(t *testing.T, binary string, args ...string) *process {
-	t.Helper()
-	return launchIn(t, nil, binary, args...)
-}
-
-// launchIn starts a manager with more in its environment.
-func launchIn(t *testing.T, env []string, binary string, args ...string) *process {
-	t.Helper()
-	port := freePort(t)
-	p := &process{address: "https://127.0.0.1:" + port, ended: make(chan error, 1)}
-	p.cmd = exec.Command(binary, append([]string{"--bind-address=127.0.0.1", "--secure-port=" + port}, args...)...)
-	p.cmd.Env = append(os.Environ(), env...)
-	p.cmd.Stdout, p.cmd.Stderr = p, p
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() { p.ended <- p.cmd.Wait() }()
-	t.Cleanup(func() {
-		_ = p.cmd.Process.Kill() // an error means that it has ended
-		if t.Failed() {
-			t.Logf("output of the manager:\n%s", p.log())
-		}
-	})
-	return p
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	_, port, err := net.SplitHostPort(listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
-}
-
-// terminate asks the process to stop and expects that it does, with exit code 0.
-func (p *process) terminate(t *testing.T) {
-	t.Helper()
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case err := <-p.ended:
-		if err != nil {
-			t.Errorf("after SIGTERM: got %v, want exit code 0", err)
-		}
-	case <-time.After(10 * time.Second):
-		t.Error("it still runs 10 s after SIGTERM")
-	}
-}
-
-func (p *process) awaitLog(t *testing.T, limit time.Duration, text string) {
-	t.Helper()
-	eventually(t, limit, fmt.Sprintf("%q in the log", text), func() error {
-		if !strings.Contains(p.log(), text) {
-			return errors.New("it is not there")
-		}
-		return nil
-	})
+	return shared.Launch(t, "manager", nil, args...)
 }
 
 func TestMistakesEndInOneClearLine(t *testing.T) {
@@ -137,7 +51,7 @@ func TestMistakesEndInOneClearLine(t *testing.T) {
 		{[]string{"controllers", "-o", "xml"}, []string{`--output="xml"`, "table or json"}},
 	} {
 		t.Run(strings.Join(tc.args, " "), func(t *testing.T) {
-			cmd := exec.CommandContext(t.Context(), filepath.Join(shared.root, "bin/manager"), tc.args...)
+			cmd := exec.CommandContext(t.Context(), filepath.Join(shared.Root, "bin/manager"), tc.args...)
 			var stdout, stderr bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &stdout, &stderr
 			err := cmd.Run()
@@ -159,7 +73,7 @@ func TestMistakesEndInOneClearLine(t *testing.T) {
 }
 
 func TestControllersAreListedWithoutACluster(t *testing.T) {
-	out, err := shared.tool(t, "manager", "controllers", "--controllers=*,-object-ttl")
+	out, err := shared.Run(t.Context(), "manager", "controllers", "--controllers=*,-object-ttl")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +82,7 @@ func TestControllersAreListedWithoutACluster(t *testing.T) {
 			t.Errorf("the table lacks %q:\n%s", want, out)
 		}
 	}
-	out, err = shared.tool(t, "manager", "controllers", "-o", "json")
+	out, err = shared.Run(t.Context(), "manager", "controllers", "-o", "json")
 	var rows []struct {
 		Name    string
 		Enabled bool
@@ -183,7 +97,7 @@ func TestControllersAreListedWithoutACluster(t *testing.T) {
 }
 
 func TestHelpHasSections(t *testing.T) {
-	out, err := shared.tool(t, "manager", "--help")
+	out, err := shared.Run(t.Context(), "manager", "--help")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +106,7 @@ func TestHelpHasSections(t *testing.T) {
 			t.Errorf("--help lacks %q:\n%s", want, out)
 		}
 	}
-	out, err = shared.tool(t, "manager", "--version")
+	out, err = shared.Run(t.Context(), "manager", "--version")
 	if err != nil || !strings.Contains(out, "v") {
 		t.Errorf("--version: got %q (%v)", out, err)
 	}
@@ -202,7 +116,7 @@ func TestHelpHasSections(t *testing.T) {
 // behind its kubeconfig.
 func TestUnreachableServerIsRetriedAndReported(t *testing.T) {
 	config := clientcmdapi.NewConfig()
-	config.Clusters["c"] = &clientcmdapi.Cluster{Server: "https://127.0.0.1:" + freePort(t)}
+	config.Clusters["c"] = &clientcmdapi.Cluster{Server: "https://127.0.0.1:" + cluster.FreePort(t)}
 	config.Contexts["c"] = &clientcmdapi.Context{Cluster: "c"}
 	config.CurrentContext = "c"
 	path := filepath.Join(t.TempDir(), "kubeconfig")
@@ -210,19 +124,19 @@ func TestUnreachableServerIsRetriedAndReported(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := launch(t, "--kubeconfig="+path)
-	eventually(t, 10*time.Second, "a /readyz that says why", func() error {
-		status, body, err := get(t, p.address+"/readyz")
+	cluster.Eventually(t, 10*time.Second, "a /readyz that says why", func() error {
+		status, body, err := cluster.Get(t, p.Address+"/readyz", "")
 		if err == nil && (status != 500 || !strings.Contains(body, "connection refused")) {
 			err = fmt.Errorf("got %d %q", status, body)
 		}
 		return err
 	})
-	if status, _, err := get(t, p.address+"/livez"); status != 200 {
+	if status, _, err := cluster.Get(t, p.Address+"/livez", ""); status != 200 {
 		t.Errorf("/livez: got %d (%v), want 200", status, err)
 	}
-	p.awaitLog(t, 10*time.Second, "connection refused")
-	p.terminate(t)
-	if log := p.log(); strings.Contains(log, "goroutine ") || strings.Count(log, "\n") > 60 {
+	p.AwaitLog(t, 10*time.Second, "connection refused")
+	p.Terminate(t)
+	if log := p.Log(); strings.Contains(log, "goroutine ") || strings.Count(log, "\n") > 60 {
 		t.Errorf("the log has a stack or too many lines:\n%s", log)
 	}
 }
@@ -231,62 +145,62 @@ func TestUnreachableServerIsRetriedAndReported(t *testing.T) {
 // without any rights, and grants them later.
 func TestForbiddenLeaseIsReportedUntilItIsAllowed(t *testing.T) {
 	const namespace = "forbidden"
-	shared.namespace(t, namespace)
+	shared.Namespace(t, namespace)
 	const account = "manager"
-	path := shared.kubeconfigFor(t, namespace, account)
+	path := shared.KubeconfigFor(t, namespace, account)
 
 	p := launch(t, "--kubeconfig="+path, "--controllers=leader-label") // which is skipped: no Pod
-	eventually(t, 10*time.Second, "a /readyz that says why", func() error {
-		status, body, err := get(t, p.address+"/readyz")
+	cluster.Eventually(t, 10*time.Second, "a /readyz that says why", func() error {
+		status, body, err := cluster.Get(t, p.Address+"/readyz", "")
 		if err == nil && (status != 500 || !strings.Contains(body, "forbidden")) {
 			err = fmt.Errorf("got %d %q", status, body)
 		}
 		return err
 	})
-	p.awaitLog(t, 10*time.Second, "forbidden")
-	shared.kubectl(t, "-n", namespace, "create", "rolebinding", "manager", "--clusterrole=cluster-admin", "--serviceaccount="+namespace+":"+account)
-	took := eventually(t, 15*time.Second, "a leader", func() error {
-		object, err := shared.client.CoordinationV1().Leases(namespace).Get(t.Context(), lease, metav1.GetOptions{})
+	p.AwaitLog(t, 10*time.Second, "forbidden")
+	shared.Kubectl(t, "-n", namespace, "create", "rolebinding", "manager", "--clusterrole=cluster-admin", "--serviceaccount="+namespace+":"+account)
+	took := cluster.Eventually(t, 15*time.Second, "a leader", func() error {
+		object, err := shared.Client.CoordinationV1().Leases(namespace).Get(t.Context(), lease, metav1.GetOptions{})
 		if err == nil && (object.Spec.HolderIdentity == nil || *object.Spec.HolderIdentity == "") {
 			err = errors.New("the lease has no holder")
 		}
 		return err
 	})
 	t.Logf("led %v after it was allowed to", took)
-	eventually(t, 10*time.Second, "a /readyz that is well again", func() error {
-		status, body, err := get(t, p.address+"/readyz")
+	cluster.Eventually(t, 10*time.Second, "a /readyz that is well again", func() error {
+		status, body, err := cluster.Get(t, p.Address+"/readyz", "")
 		if err == nil && status != 200 {
 			err = fmt.Errorf("got %d %q", status, body)
 		}
 		return err
 	})
-	p.terminate(t)
-	object, err := shared.client.CoordinationV1().Leases(namespace).Get(t.Context(), lease, metav1.GetOptions{})
+	p.Terminate(t)
+	object, err := shared.Client.CoordinationV1().Leases(namespace).Get(t.Context(), lease, metav1.GetOptions{})
 	if err != nil || object.Spec.HolderIdentity != nil && *object.Spec.HolderIdentity != "" {
 		t.Errorf("after SIGTERM: got holder %v (%v), want the lease released", object.Spec.HolderIdentity, err)
 	}
 }
 
 func TestWithoutElectionControllersRunAtOnce(t *testing.T) {
-	shared.namespace(t, "unelected")
-	p := launch(t, "--kubeconfig="+shared.kubeconfig, "--leader-elect=false", "--controllers=object-ttl")
-	p.awaitLog(t, 10*time.Second, "Leader election is off: nothing")
-	maps := shared.client.CoreV1().ConfigMaps("unelected")
+	shared.Namespace(t, "unelected")
+	p := launch(t, "--kubeconfig="+shared.Kubeconfig, "--leader-elect=false", "--controllers=object-ttl")
+	p.AwaitLog(t, 10*time.Second, "Leader election is off: nothing")
+	maps := shared.Client.CoreV1().ConfigMaps("unelected")
 	object := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "old", Annotations: map[string]string{"incumbent.io/expires-at": "2020-01-01T00:00:00Z"}}}
 	if _, err := maps.Create(t.Context(), object, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "the end of an expired ConfigMap", func() error {
+	cluster.Eventually(t, 10*time.Second, "the end of an expired ConfigMap", func() error {
 		_, err := maps.Get(t.Context(), "old", metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
 		return fmt.Errorf("it is still there (%v)", err)
 	})
-	if _, err := shared.client.CoordinationV1().Leases("default").Get(t.Context(), lease, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+	if _, err := shared.Client.CoordinationV1().Leases("default").Get(t.Context(), lease, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("lease: got %v, want none", err)
 	}
-	p.terminate(t)
+	p.Terminate(t)
 }
 
 // TestControllerThatDoesNotStopKeepsTheLeaseUnreleased asks a manager to stop whose
@@ -301,19 +215,19 @@ func TestControllerThatDoesNotStopKeepsTheLeaseUnreleased(t *testing.T) {
 		"second-signal": {timeout: "1h", signals: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := launchBinary(t, filepath.Join(shared.binaries, "stubborn"), "--kubeconfig="+shared.kubeconfig,
+			p := shared.Launch(t, "stubborn", nil, "--kubeconfig="+shared.Kubeconfig,
 				"--leader-elect-resource-name="+name, "--drain-timeout="+tc.timeout)
-			p.awaitLog(t, 15*time.Second, "The stubborn controller runs")
+			p.AwaitLog(t, 15*time.Second, "The stubborn controller runs")
 			for n := range tc.signals {
 				if n > 0 {
-					p.awaitLog(t, 10*time.Second, "a second signal stops at once")
+					p.AwaitLog(t, 10*time.Second, "a second signal stops at once")
 				}
-				if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+				if err := p.Process.Signal(syscall.SIGTERM); err != nil {
 					t.Fatal(err)
 				}
 			}
 			select {
-			case err := <-p.ended:
+			case err := <-p.Ended:
 				var exit *exec.ExitError
 				if !errors.As(err, &exit) || exit.ExitCode() != 1 {
 					t.Errorf("got %v, want exit code 1", err)
@@ -321,10 +235,10 @@ func TestControllerThatDoesNotStopKeepsTheLeaseUnreleased(t *testing.T) {
 			case <-time.After(20 * time.Second):
 				t.Fatal("it still runs")
 			}
-			if log := p.log(); !strings.Contains(log, "still running: stubborn") || strings.Contains(log, "goroutine ") {
+			if log := p.Log(); !strings.Contains(log, "still running: stubborn") || strings.Contains(log, "goroutine ") {
 				t.Errorf("the log does not name the straggler, or has a stack:\n%s", log)
 			}
-			object, err := shared.client.CoordinationV1().Leases("default").Get(t.Context(), name, metav1.GetOptions{})
+			object, err := shared.Client.CoordinationV1().Leases("default").Get(t.Context(), name, metav1.GetOptions{})
 			if err != nil || object.Spec.HolderIdentity == nil || *object.Spec.HolderIdentity == "" {
 				t.Errorf("the lease: got %v (%v), want it still held", object.Spec.HolderIdentity, err)
 			}
@@ -339,7 +253,7 @@ func TestPortInUseIsReported(t *testing.T) {
 	}
 	defer listener.Close()
 	_, port, _ := net.SplitHostPort(listener.Addr().String())
-	cmd := exec.CommandContext(t.Context(), filepath.Join(shared.root, "bin/manager"), "--kubeconfig="+shared.kubeconfig, "--leader-elect-resource-name=port-in-use", "--bind-address=127.0.0.1", "--secure-port="+port)
+	cmd := exec.CommandContext(t.Context(), filepath.Join(shared.Root, "bin/manager"), "--kubeconfig="+shared.Kubeconfig, "--leader-elect-resource-name=port-in-use", "--bind-address=127.0.0.1", "--secure-port="+port)
 	cmd.Env = os.Environ()
 	out, err := cmd.CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "address already in use") || !strings.Contains(string(out), "--secure-port="+port) {

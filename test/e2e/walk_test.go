@@ -16,6 +16,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/incumbent-io/incumbent/test/cluster"
 )
 
 const (
@@ -25,7 +27,7 @@ const (
 )
 
 // deployment gives access to the manager's Deployment, made from manifests/base.
-type deployment struct{ *cluster }
+type deployment struct{ *cluster.Cluster }
 
 // deploy applies the manifests, the first time, and waits until three replicas are
 // ready and one leads.
@@ -34,11 +36,11 @@ func deploy(t *testing.T) deployment {
 	d := deployment{shared}
 	t.Cleanup(func() {
 		if t.Failed() {
-			out, err := d.run("kubectl", "-n", system, "logs", "-l", "app.kubernetes.io/name=incumbent", "--tail=30", "--prefix")
+			out, err := d.Run(context.Background(), "kubectl", "-n", system, "logs", "-l", "app.kubernetes.io/name=incumbent", "--tail=30", "--prefix")
 			t.Logf("the manager's logs (%v):\n%s", err, out)
 		}
 	})
-	d.kubectl(t, "apply", "-k", "manifests/base")
+	d.Kubectl(t, "apply", "-k", "manifests/base")
 	d.awaitSteady(t)
 	return d
 }
@@ -47,7 +49,7 @@ func deploy(t *testing.T) deployment {
 // the label.
 func (d deployment) awaitSteady(t *testing.T) {
 	t.Helper()
-	eventually(t, time.Minute, "three ready replicas, one of them labelled as the leader", func() error {
+	cluster.Eventually(t, time.Minute, "three ready replicas, one of them labelled as the leader", func() error {
 		pods := d.pods(t)
 		ready := 0
 		for _, pod := range pods {
@@ -68,7 +70,7 @@ func (d deployment) awaitSteady(t *testing.T) {
 
 func (d deployment) pods(t *testing.T) []corev1.Pod {
 	t.Helper()
-	list, err := d.client.CoreV1().Pods(system).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=incumbent"})
+	list, err := d.Client.CoreV1().Pods(system).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=incumbent"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +79,7 @@ func (d deployment) pods(t *testing.T) []corev1.Pod {
 
 func (d deployment) pod(t *testing.T, name string) *corev1.Pod {
 	t.Helper()
-	pod, err := d.client.CoreV1().Pods(system).Get(t.Context(), name, metav1.GetOptions{})
+	pod, err := d.Client.CoreV1().Pods(system).Get(t.Context(), name, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +97,7 @@ func isReady(pod *corev1.Pod) bool {
 
 func (d deployment) lease(t *testing.T) *coordinationv1.Lease {
 	t.Helper()
-	object, err := d.client.CoordinationV1().Leases(system).Get(t.Context(), lease, metav1.GetOptions{})
+	object, err := d.Client.CoordinationV1().Leases(system).Get(t.Context(), lease, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +122,7 @@ func holderPod(object *coordinationv1.Lease) string {
 // labelled returns the Pods with the leader's label.
 func (d deployment) labelled(t *testing.T) (names []string) {
 	t.Helper()
-	list, err := d.client.CoreV1().Pods(system).List(t.Context(), metav1.ListOptions{LabelSelector: roleLabel})
+	list, err := d.Client.CoreV1().Pods(system).List(t.Context(), metav1.ListOptions{LabelSelector: roleLabel})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +150,7 @@ func TestLeaseTellsWhoLeads(t *testing.T) {
 	if got := *before.Spec.LeaseDurationSeconds; got != 15 {
 		t.Errorf("lease duration: got %d s, want 15", got)
 	}
-	eventually(t, 10*time.Second, "a renewal", func() error {
+	cluster.Eventually(t, 10*time.Second, "a renewal", func() error {
 		after := d.lease(t)
 		if !after.Spec.RenewTime.After(before.Spec.RenewTime.Time) {
 			return fmt.Errorf("renew time stays at %v", after.Spec.RenewTime)
@@ -158,7 +160,7 @@ func TestLeaseTellsWhoLeads(t *testing.T) {
 		}
 		return nil
 	})
-	description := d.kubectl(t, "-n", system, "describe", "lease", lease)
+	description := d.Kubectl(t, "-n", system, "describe", "lease", lease)
 	for _, want := range []string{d.leader(t), "Lease Duration Seconds:  15", "Renew Time:", "Lease Transitions:"} {
 		if !strings.Contains(description, want) {
 			t.Errorf("kubectl describe lease does not show %q:\n%s", want, description)
@@ -169,13 +171,13 @@ func TestLeaseTellsWhoLeads(t *testing.T) {
 func TestLogsTellWhoLeads(t *testing.T) {
 	d := deploy(t)
 	leader, standby := d.leader(t), d.standby(t)
-	if logs := d.kubectl(t, "-n", system, "logs", leader); !strings.Contains(logs, "Became leader") {
+	if logs := d.Kubectl(t, "-n", system, "logs", leader); !strings.Contains(logs, "Became leader") {
 		t.Errorf("the leader's log does not say that it leads:\n%s", logs)
 	}
-	if logs := d.kubectl(t, "-n", system, "logs", standby); !strings.Contains(logs, leader) {
+	if logs := d.Kubectl(t, "-n", system, "logs", standby); !strings.Contains(logs, leader) {
 		t.Errorf("the standby's log does not say that %s leads:\n%s", leader, logs)
 	}
-	status, body, err := get(t, "https://"+d.pod(t, standby).Status.PodIP+":10257/readyz?verbose")
+	status, body, err := cluster.Get(t, "https://"+d.pod(t, standby).Status.PodIP+":10257/readyz?verbose", "")
 	if want := "standby, leader is " + leader; err != nil || status != 200 || !strings.Contains(body, want) {
 		t.Errorf("/readyz of the standby: got %d %q (%v), want it to say %q", status, body, err, want)
 	}
@@ -183,9 +185,9 @@ func TestLogsTellWhoLeads(t *testing.T) {
 
 func TestExpiredConfigMapIsDeleted(t *testing.T) {
 	deploy(t)
-	shared.namespace(t, "ttl")
+	shared.Namespace(t, "ttl")
 	object := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "brief", Annotations: map[string]string{"incumbent.io/ttl": "10s"}}}
-	maps := shared.client.CoreV1().ConfigMaps("ttl")
+	maps := shared.Client.CoreV1().ConfigMaps("ttl")
 	watch, err := maps.Watch(t.Context(), metav1.ListOptions{FieldSelector: "metadata.name=brief"})
 	if err != nil {
 		t.Fatal(err)
@@ -214,8 +216,8 @@ func TestExpiredConfigMapIsDeleted(t *testing.T) {
 
 func TestBadAnnotationIsReportedOnceAndLeftAlone(t *testing.T) {
 	deploy(t)
-	shared.namespace(t, "bad-ttl")
-	maps := shared.client.CoreV1().ConfigMaps("bad-ttl")
+	shared.Namespace(t, "bad-ttl")
+	maps := shared.Client.CoreV1().ConfigMaps("bad-ttl")
 	object := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "bad", Annotations: map[string]string{"incumbent.io/ttl": "soon"}}}
 	if _, err := maps.Create(t.Context(), object, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
@@ -243,7 +245,7 @@ func TestBadAnnotationIsReportedOnceAndLeftAlone(t *testing.T) {
 // countEvents returns how often an Event with the reason was recorded on the object.
 func countEvents(t *testing.T, namespace, name, reason string) (count int32) {
 	t.Helper()
-	list, err := shared.client.EventsV1().Events(namespace).List(t.Context(), metav1.ListOptions{})
+	list, err := shared.Client.EventsV1().Events(namespace).List(t.Context(), metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,7 +262,7 @@ func countEvents(t *testing.T, namespace, name, reason string) (count int32) {
 
 func awaitEvent(t *testing.T, namespace, name, reason string) {
 	t.Helper()
-	eventually(t, 15*time.Second, fmt.Sprintf("an Event %s on %s", reason, name), func() error {
+	cluster.Eventually(t, 15*time.Second, fmt.Sprintf("an Event %s on %s", reason, name), func() error {
 		if countEvents(t, namespace, name, reason) == 0 {
 			return errors.New("there is none")
 		}
@@ -271,8 +273,8 @@ func awaitEvent(t *testing.T, namespace, name, reason string) {
 func TestDeletedLeaderIsReplaced(t *testing.T) {
 	d := deploy(t)
 	before, leader := d.lease(t), d.leader(t)
-	d.kubectl(t, "-n", system, "delete", "pod", leader)
-	took := eventually(t, 30*time.Second, "another leader", func() error {
+	d.Kubectl(t, "-n", system, "delete", "pod", leader)
+	took := cluster.Eventually(t, 30*time.Second, "another leader", func() error {
 		if now := d.leader(t); now == leader || now == "" {
 			return fmt.Errorf("the lease is held by %q", now)
 		}
@@ -289,14 +291,14 @@ func TestKilledLeaderIsRestartedAndLeadershipTakenOver(t *testing.T) {
 	d := deploy(t)
 	before, leader := d.lease(t), d.leader(t)
 	restarts := d.pod(t, leader).Status.ContainerStatuses[0].RestartCount
-	d.fault(t, "pod", system+"/"+leader, "kill")
-	eventually(t, 30*time.Second, "a restarted container", func() error {
+	d.Fault(t, "pod", system+"/"+leader, "kill")
+	cluster.Eventually(t, 30*time.Second, "a restarted container", func() error {
 		if got := d.pod(t, leader).Status.ContainerStatuses[0].RestartCount; got != restarts+1 {
 			return fmt.Errorf("restart count is %d", got)
 		}
 		return nil
 	})
-	eventually(t, 40*time.Second, "a later term", func() error {
+	cluster.Eventually(t, 40*time.Second, "a later term", func() error {
 		now := d.lease(t)
 		if *now.Spec.LeaseTransitions <= *before.Spec.LeaseTransitions || *now.Spec.HolderIdentity == *before.Spec.HolderIdentity {
 			return fmt.Errorf("transitions %d, held by %s", *now.Spec.LeaseTransitions, *now.Spec.HolderIdentity)
@@ -312,7 +314,7 @@ func TestRolloutNeverLacksAReadyReplicaNorHasTwoLeaders(t *testing.T) {
 	d := deploy(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	pods, err := d.client.CoreV1().Pods(system).List(ctx, metav1.ListOptions{})
+	pods, err := d.Client.CoreV1().Pods(system).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -320,7 +322,7 @@ func TestRolloutNeverLacksAReadyReplicaNorHasTwoLeaders(t *testing.T) {
 	for _, pod := range pods.Items {
 		state[pod.Name] = pod
 	}
-	watch, err := d.client.CoreV1().Pods(system).Watch(ctx, metav1.ListOptions{ResourceVersion: pods.ResourceVersion})
+	watch, err := d.Client.CoreV1().Pods(system).Watch(ctx, metav1.ListOptions{ResourceVersion: pods.ResourceVersion})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -355,8 +357,8 @@ func TestRolloutNeverLacksAReadyReplicaNorHasTwoLeaders(t *testing.T) {
 			}
 		}
 	}()
-	d.kubectl(t, "-n", system, "rollout", "restart", "deployment/incumbent")
-	d.kubectl(t, "-n", system, "rollout", "status", "deployment/incumbent", "--timeout=2m")
+	d.Kubectl(t, "-n", system, "rollout", "restart", "deployment/incumbent")
+	d.Kubectl(t, "-n", system, "rollout", "status", "deployment/incumbent", "--timeout=2m")
 	d.awaitSteady(t)
 	stopping.Store(true)
 	watch.Stop()
