@@ -42,17 +42,19 @@ func (r Reading) waited(o Reading) time.Duration {
 // wallTime returns the wall clock's reading as a time.
 func (r Reading) wallTime() time.Time { return time.Unix(0, int64(r.Wall)) }
 
+// zero is the zero point of the monotonic clock of all system clocks, so that the
+// readings of one elector mean the same to another: a Share compares them.
+var zero = time.Now()
+
 // systemClock reads the clocks of the machine.
-type systemClock struct{ start time.Time }
+type systemClock struct{}
 
-func newSystemClock() Clock { return systemClock{start: time.Now()} }
-
-func (c systemClock) Read() Reading {
+func (systemClock) Read() Reading {
 	now := time.Now()
-	mono := now.Sub(c.start)
+	mono := now.Sub(zero)
 	return Reading{Boot: bootTime(mono), Mono: mono, Wall: time.Duration(now.UnixNano())}
 }
 
-func (c systemClock) AfterFunc(d time.Duration, f func()) func() bool {
+func (systemClock) AfterFunc(d time.Duration, f func()) func() bool {
 	return time.AfterFunc(d, f).Stop
 }

@@ -132,7 +132,7 @@ func (c Config) complete() (Config, error) {
 		errs = append(errs, fmt.Errorf("OnLost %q: must be %q or %q", c.OnLost, Rejoin, Exit))
 	}
 	if c.Clock == nil {
-		c.Clock = newSystemClock()
+		c.Clock = systemClock{}
 	}
 	if c.jitter == nil {
 		c.jitter = rand.Float64

@@ -81,7 +81,7 @@ func NewUnelected(cfg Config) (*Elector, error) {
 		cfg.Metrics = NewMetrics()
 	}
 	if cfg.Clock == nil {
-		cfg.Clock = newSystemClock()
+		cfg.Clock = systemClock{}
 	}
 	cfg.Timing = cfg.Timing.WithDefaults()
 	e := newElector(cfg)

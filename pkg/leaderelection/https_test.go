@@ -292,7 +292,7 @@ func TestTriesThatHangTakeTheirConnectionAlong(t *testing.T) {
 	h.mu.Lock()
 	h.hangs[http.MethodPut] = 1
 	h.mu.Unlock()
-	ctx, cancel := withTimeout(t.Context(), newSystemClock(), 50*time.Millisecond)
+	ctx, cancel := withTimeout(t.Context(), systemClock{}, 50*time.Millisecond)
 	defer cancel()
 	if _, err := api.update(ctx, lease); err == nil {
 		t.Fatal("an answer came from nowhere")

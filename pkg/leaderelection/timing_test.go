@@ -4,11 +4,14 @@
 package leaderelection
 
 import (
+	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	clientgo "k8s.io/client-go/tools/leaderelection"
 )
 
 func TestTimingValidate(t *testing.T) {
@@ -120,7 +123,7 @@ func TestReadings(t *testing.T) {
 }
 
 func TestSystemClockAdvances(t *testing.T) {
-	c := newSystemClock()
+	c := systemClock{}
 	a := c.Read()
 	fired := make(chan struct{})
 	c.AfterFunc(time.Millisecond, func() { close(fired) })
@@ -132,4 +135,23 @@ func TestSystemClockAdvances(t *testing.T) {
 	if d := time.Since(b.wallTime()); d < 0 || d > time.Minute {
 		t.Errorf("the wall clock is %v off", d)
 	}
+}
+
+// A Share compares the readings of all electors of a process, and one of them may be
+// made long after the others.
+func TestElectorsMadeAtDifferentTimesReadOneClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		read := func() Reading {
+			e, err := NewUnelected(Config{Name: "group", Callbacks: clientgo.LeaderCallbacks{OnStartedLeading: func(context.Context) {}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return e.cfg.Clock.Read()
+		}
+		early := read()
+		time.Sleep(time.Hour)
+		if passed := read().Mono - early.Mono; passed != time.Hour {
+			t.Errorf("an elector made an hour later reads %v more, want 1h", passed)
+		}
+	})
 }
