@@ -4,7 +4,6 @@
 package faults
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -17,31 +16,21 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
+	"github.com/incumbent-io/incumbent/test/cluster"
 )
 
-// cluster is the local cluster that all scenarios share.
-type cluster struct {
-	folder  string // holds everything of it
-	data    string // the cluster's data folder
-	rest    *rest.Config
-	client  kubernetes.Interface
+// stage is the local cluster that all scenarios share, and what watches it.
+type stage struct {
+	*cluster.Cluster
 	faults  *http.Client // of the fault injector
-	process *exec.Cmd
-	output  bytes.Buffer // of the process; read only once it has ended
 	watcher *observer
 	room    *room
 }
 
 var (
-	shared *cluster
+	shared *stage
 	report = &tables{}
 	// trials is how often a scenario is tried in the long campaign, 0 in the short.
 	trials int
@@ -81,7 +70,7 @@ func run(m *testing.M) int {
 			code = 1
 		}
 	}
-	if err := c.stop(); err != nil {
+	if err := c.end(); err != nil {
 		fmt.Fprintln(os.Stderr, "FAIL: the local cluster does not stop cleanly:", err)
 		code = 1
 	}
@@ -97,109 +86,45 @@ func times(short, long int) int {
 	return max(min(1, long), (long*trials+10)/20)
 }
 
-func start() (*cluster, error) {
-	root, err := filepath.Abs("../..")
+func start() (*stage, error) {
+	started, err := cluster.Start(cluster.Config{Programs: []string{"./test/faults/ours", "./test/faults/stock"}})
 	if err != nil {
 		return nil, err
 	}
-	folder, err := os.MkdirTemp("", "faults-")
-	if err != nil {
-		return nil, err
-	}
-	binaries := filepath.Join(folder, "bin") + string(filepath.Separator)
-	for _, command := range [][]string{
-		{"make", "bin/localcluster"},
-		{"go", "build", "-o", binaries, "./test/faults/ours", "./test/faults/stock"},
-	} {
-		build := exec.Command(command[0], command[1:]...)
-		build.Dir = root
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		build.Stdout, build.Stderr = os.Stdout, os.Stderr
-		if err := build.Run(); err != nil {
-			return nil, fmt.Errorf("%q: %w", command, err)
-		}
-	}
-	c := &cluster{folder: folder, data: filepath.Join(folder, "cluster"), room: newRoom(maxPods)}
+	c := &stage{Cluster: started, room: newRoom(maxPods)}
 	c.faults = &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(c.data, "control.sock"))
+			return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(c.Data, "control.sock"))
 		},
 	}}
-	kubeconfig := filepath.Join(folder, "kubeconfig")
-	c.process = exec.Command(filepath.Join(root, "bin/localcluster"), "up", "--data", c.data, "--kubeconfig", kubeconfig,
-		"--image", "faults/ours="+binaries+"ours", "--image", "faults/stock="+binaries+"stock")
-	c.process.Stdout, c.process.Stderr = &c.output, &c.output
-	if err := c.process.Start(); err != nil {
-		return nil, err
-	}
-	err = c.awaitReady(kubeconfig)
-	if err == nil {
-		err = c.versions(root)
-	}
-	if err != nil {
-		_ = c.process.Process.Signal(syscall.SIGTERM)
-		_ = c.process.Wait()
-		return nil, fmt.Errorf("%w\n%s", err, c.output.String())
+	if err := c.versions(); err != nil {
+		return nil, errors.Join(err, c.Stop())
 	}
 	c.watcher = observe(c)
 	return c, nil
 }
 
 // versions asks for what the report names.
-func (c *cluster) versions(root string) error {
-	server, err := c.client.Discovery().ServerVersion()
+func (c *stage) versions() error {
+	server, err := c.Client.Discovery().ServerVersion()
 	if err != nil {
 		return err
 	}
 	list := exec.Command("go", "list", "-m", "-f", "{{.Version}}", "k8s.io/client-go")
-	list.Dir = root
+	list.Dir = c.Root
 	client, err := list.Output()
 	report.server, report.client = server.GitVersion, strings.TrimSpace(string(client))
 	return err
 }
 
-func (c *cluster) awaitReady(kubeconfig string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
-	return poll(ctx, func() error {
-		if c.client == nil {
-			config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-			if err != nil {
-				return err
-			}
-			config.QPS = -1
-			c.rest = config
-			if c.client, err = kubernetes.NewForConfig(config); err != nil {
-				return err
-			}
-		}
-		_, err := c.client.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
-		return err
-	})
-}
-
-// stop ends the cluster. Its processes end with it.
-func (c *cluster) stop() error {
+// end ends the cluster, and what watches it.
+func (c *stage) end() error {
 	c.watcher.stop()
-	if err := c.process.Process.Signal(syscall.SIGTERM); err != nil {
-		return err
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- c.process.Wait() }()
-	select {
-	case err := <-ended:
-		if err != nil {
-			return fmt.Errorf("%w\n%s", err, c.output.String())
-		}
-	case <-time.After(time.Minute):
-		_ = c.process.Process.Kill()
-		return errors.New("it was still running a minute after SIGTERM")
-	}
-	return os.RemoveAll(c.folder)
+	return c.Stop()
 }
 
 // control asks the fault injector for something, as `localcluster fault` does.
-func (c *cluster) control(ctx context.Context, method, path string) (string, error) {
+func (c *stage) control(ctx context.Context, method, path string) (string, error) {
 	request, err := http.NewRequestWithContext(ctx, method, "http://localcluster"+path, nil)
 	if err != nil {
 		return "", err
@@ -217,7 +142,7 @@ func (c *cluster) control(ctx context.Context, method, path string) (string, err
 }
 
 // component makes a component of the control plane fail.
-func (c *cluster) component(t *testing.T, name, action string) {
+func (c *stage) component(t *testing.T, name, action string) {
 	t.Helper()
 	if _, err := c.control(context.Background(), http.MethodPost, "/components/"+name+"/"+action); err != nil {
 		t.Fatal(err)
@@ -225,31 +150,9 @@ func (c *cluster) component(t *testing.T, name, action string) {
 }
 
 // answers waits until the API server answers and is ready.
-func (c *cluster) answers(t *testing.T) {
+func (c *stage) answers(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	if err := poll(ctx, func() error {
-		once, cancel := context.WithTimeout(ctx, time.Second)
-		defer cancel()
-		return c.client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(once).Error()
-	}); err != nil {
+	if err := c.AwaitAPIServer(); err != nil {
 		t.Fatalf("the API server is not back: %v", err)
-	}
-}
-
-// poll calls f, at first often, until it returns nil. If ctx ends before, it returns
-// f's last error.
-func poll(ctx context.Context, f func() error) error {
-	for {
-		err := f()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(20 * time.Millisecond):
-		}
 	}
 }

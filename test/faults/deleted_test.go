@@ -83,7 +83,7 @@ func stockDeletions(t *testing.T, changes *row, n int) {
 func (f *fleet) deleteLease() (deleted, created leaseEvent) {
 	f.t.Helper()
 	before := len(f.settled().leases)
-	if err := f.c.client.CoordinationV1().Leases(f.namespace).Delete(f.t.Context(), contested, metav1.DeleteOptions{}); err != nil {
+	if err := f.c.Client.CoordinationV1().Leases(f.namespace).Delete(f.t.Context(), contested, metav1.DeleteOptions{}); err != nil {
 		f.t.Fatal(err)
 	}
 	f.await(30*time.Second, "a new Lease", func(v view) bool {

@@ -21,6 +21,8 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/incumbent-io/incumbent/test/faults/candidate"
+
+	"github.com/incumbent-io/incumbent/test/cluster"
 )
 
 // fencingComponent is what a user of the component applies.
@@ -53,7 +55,7 @@ func (f *fleet) fence() {
 	}
 	binding.Spec.ParamRef.Name, binding.Spec.ParamRef.Namespace = contested, f.namespace
 
-	ctx, api := f.t.Context(), f.c.client.AdmissionregistrationV1()
+	ctx, api := f.t.Context(), f.c.Client.AdmissionregistrationV1()
 	f.must(api.ValidatingAdmissionPolicies().Create(ctx, &policy, metav1.CreateOptions{}))
 	f.must(api.ValidatingAdmissionPolicyBindings().Create(ctx, &binding, metav1.CreateOptions{}))
 	f.t.Cleanup(func() {
@@ -71,7 +73,7 @@ func (f *fleet) fence() {
 // awaitFence waits until a write with the fleet's account, from no Pod, is refused.
 func (f *fleet) awaitFence(account string) {
 	f.t.Helper()
-	config := rest.CopyConfig(f.c.rest)
+	config := rest.CopyConfig(f.c.REST)
 	config.Impersonate = rest.ImpersonationConfig{UserName: account}
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
@@ -79,7 +81,7 @@ func (f *fleet) awaitFence(account string) {
 	}
 	ctx, cancel := context.WithTimeout(f.t.Context(), 30*time.Second)
 	defer cancel()
-	if err := poll(ctx, func() error {
+	if err := cluster.Poll(ctx, func() error {
 		_, err := client.CoreV1().ConfigMaps(f.namespace).Patch(ctx, candidate.Object, types.MergePatchType, []byte(`{}`), metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
 		if err != nil && apierrors.IsForbidden(err) && strings.Contains(err.Error(), "fencing") {
 			return nil

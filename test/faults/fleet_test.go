@@ -29,6 +29,8 @@ import (
 
 	"github.com/incumbent-io/incumbent/test/faults/candidate"
 	"github.com/incumbent-io/incumbent/test/faults/mono"
+
+	"github.com/incumbent-io/incumbent/test/cluster"
 )
 
 // kind is a candidate program.
@@ -52,7 +54,7 @@ type spec struct {
 // fleet is a few candidates that compete for one Lease, in a namespace of their own.
 type fleet struct {
 	t         *testing.T
-	c         *cluster
+	c         *stage
 	namespace string
 	log       *chronicle
 
@@ -79,7 +81,7 @@ func newFleet(t *testing.T, name string, pods int) *fleet {
 	t.Cleanup(func() { shared.room.give(pods) })
 	f := &fleet{t: t, c: shared, namespace: fmt.Sprintf("%s-%d", name, fleets.Add(1)), log: newChronicle(), members: map[string]*member{}}
 	shared.watcher.follow(f.namespace, f.log)
-	ctx, client := t.Context(), shared.client
+	ctx, client := t.Context(), shared.Client
 	f.must(client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: f.namespace}}, metav1.CreateOptions{}))
 	f.must(client.RbacV1().RoleBindings(f.namespace).Create(ctx, &rbacv1.RoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: "candidates"},
@@ -101,13 +103,13 @@ func newFleet(t *testing.T, name string, pods int) *fleet {
 
 // recovered waits until the control plane starts Pods in new namespaces again. Its own
 // controllers back off for up to a minute when the API server has been away.
-func (c *cluster) recovered(t *testing.T) {
+func (c *stage) recovered(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	f := newFleet(t, "recovered", 1)
-	if err := poll(ctx, func() error {
-		_, err := c.client.CoreV1().ServiceAccounts(f.namespace).Get(ctx, "default", metav1.GetOptions{})
+	if err := cluster.Poll(ctx, func() error {
+		_, err := c.Client.CoreV1().ServiceAccounts(f.namespace).Get(ctx, "default", metav1.GetOptions{})
 		return err
 	}); err != nil {
 		t.Fatal(err)
@@ -138,7 +140,7 @@ func (f *fleet) close() {
 	none := int64(0)
 	for _, m := range f.list() {
 		m.tail.stop()
-		err := f.c.client.CoreV1().Pods(f.namespace).Delete(ctx, m.name, metav1.DeleteOptions{GracePeriodSeconds: &none})
+		err := f.c.Client.CoreV1().Pods(f.namespace).Delete(ctx, m.name, metav1.DeleteOptions{GracePeriodSeconds: &none})
 		if err != nil && !apierrors.IsNotFound(err) {
 			f.t.Error(err)
 		}
@@ -186,14 +188,14 @@ func (f *fleet) add(s spec) *member {
 	ctx, cancel := context.WithTimeout(f.t.Context(), 30*time.Second)
 	defer cancel()
 	var pod *corev1.Pod
-	if err := poll(ctx, func() (err error) {
-		pod, err = f.c.client.CoreV1().Pods(f.namespace).Create(ctx, podOfSpec(name, s), metav1.CreateOptions{})
+	if err := cluster.Poll(ctx, func() (err error) {
+		pod, err = f.c.Client.CoreV1().Pods(f.namespace).Create(ctx, podOfSpec(name, s), metav1.CreateOptions{})
 		return err
 	}); err != nil {
 		f.t.Fatal(err)
 	}
 	m := &member{spec: s, name: name, uid: pod.UID}
-	folder := filepath.Join(f.c.data, "logs", "pods", fmt.Sprintf("%s_%s_%s", f.namespace, name, m.uid), "candidate")
+	folder := filepath.Join(f.c.Data, "logs", "pods", fmt.Sprintf("%s_%s_%s", f.namespace, name, m.uid), "candidate")
 	m.tail = follow(folder, func(attempt int, r candidate.Record) { f.log.note(process{name, attempt}, r) })
 	f.mu.Lock()
 	f.members[name] = m
@@ -237,7 +239,7 @@ func (f *fleet) standing(m *member, v view) {
 	built, _ := v.last(m.name, candidate.Built)
 	ctx, cancel := context.WithTimeout(f.t.Context(), 30*time.Second)
 	defer cancel()
-	if err := poll(ctx, func() error {
+	if err := cluster.Poll(ctx, func() error {
 		status, body, err := get(ctx, "https://"+built.Record.Note+":10257/readyz?verbose")
 		if err == nil && (status != http.StatusOK || !strings.Contains(body, "leader is ") && !strings.Contains(body, "leader, epoch")) {
 			err = errors.New(body)
@@ -342,7 +344,7 @@ func (f *fleet) net(m *member, mode string, delay time.Duration) {
 func (f *fleet) remove(m *member) {
 	f.t.Helper()
 	none := int64(0)
-	if err := f.c.client.CoreV1().Pods(f.namespace).Delete(f.t.Context(), m.name, metav1.DeleteOptions{GracePeriodSeconds: &none}); err != nil {
+	if err := f.c.Client.CoreV1().Pods(f.namespace).Delete(f.t.Context(), m.name, metav1.DeleteOptions{GracePeriodSeconds: &none}); err != nil {
 		f.t.Fatal(err)
 	}
 }
@@ -354,9 +356,9 @@ func (f *fleet) settled() view {
 	ctx, cancel := context.WithTimeout(f.t.Context(), 30*time.Second)
 	defer cancel()
 	patch := []byte(fmt.Sprintf(`{"metadata":{"annotations":{"at":"%d"}}}`, mono.Now()))
-	lease, err := f.c.client.CoordinationV1().Leases(f.namespace).Patch(ctx, barrier, types.MergePatchType, patch, metav1.PatchOptions{})
+	lease, err := f.c.Client.CoordinationV1().Leases(f.namespace).Patch(ctx, barrier, types.MergePatchType, patch, metav1.PatchOptions{})
 	f.must(lease, err)
-	object, err := f.c.client.CoreV1().ConfigMaps(f.namespace).Patch(ctx, barrier, types.MergePatchType, patch, metav1.PatchOptions{})
+	object, err := f.c.Client.CoreV1().ConfigMaps(f.namespace).Patch(ctx, barrier, types.MergePatchType, patch, metav1.PatchOptions{})
 	f.must(object, err)
 	for kind, version := range map[string]string{"leases": lease.ResourceVersion, "configmaps": object.ResourceVersion} {
 		select {
@@ -425,7 +427,7 @@ func podOfSpec(name string, s spec) *corev1.Pod {
 			TerminationGracePeriodSeconds: &grace,
 			SecurityContext:               &corev1.PodSecurityContext{RunAsUser: &user, RunAsGroup: &user, FSGroup: &user},
 			Containers: []corev1.Container{{
-				Name: "candidate", Image: "faults/" + string(s.kind), Args: args,
+				Name: "candidate", Image: "incumbent-io/" + string(s.kind), Args: args,
 				Env: []corev1.EnvVar{
 					field("POD_NAME", "metadata.name"), field("POD_NAMESPACE", "metadata.namespace"),
 					field("POD_UID", "metadata.uid"), field("POD_IP", "status.podIP"),
@@ -591,7 +593,7 @@ func (f *fleet) exited(m *member) {
 	f.t.Helper()
 	ctx, cancel := context.WithTimeout(f.t.Context(), time.Minute)
 	defer cancel()
-	if err := poll(ctx, func() error {
+	if err := cluster.Poll(ctx, func() error {
 		if _, err := f.c.control(ctx, http.MethodGet, "/pods/"+f.namespace+"/"+m.name+"/pid"); err == nil {
 			return errors.New("it still runs")
 		}

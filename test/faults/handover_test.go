@@ -94,7 +94,7 @@ func (f *fleet) bareWrite() int64 {
 	f.t.Helper()
 	began := mono.Now()
 	patch := []byte(fmt.Sprintf(`{"metadata":{"annotations":{"at":"%d"}}}`, began))
-	lease, err := f.c.client.CoordinationV1().Leases(f.namespace).Patch(f.t.Context(), barrier, types.MergePatchType, patch, metav1.PatchOptions{})
+	lease, err := f.c.Client.CoordinationV1().Leases(f.namespace).Patch(f.t.Context(), barrier, types.MergePatchType, patch, metav1.PatchOptions{})
 	f.must(lease, err)
 	<-f.c.watcher.passing("leases", f.namespace, lease.ResourceVersion)
 	return mono.Now() - began

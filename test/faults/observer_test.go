@@ -46,11 +46,11 @@ type source struct {
 	see   func(object metav1.Object, deleted, gap bool)
 }
 
-func observe(c *cluster) *observer {
+func observe(c *stage) *observer {
 	ctx, cancel := context.WithCancel(context.Background())
 	o := &observer{cancel: cancel, fleets: map[string]*chronicle{}, passed: map[string]chan struct{}{}}
-	leases := c.client.CoordinationV1().Leases(metav1.NamespaceAll)
-	objects := c.client.CoreV1().ConfigMaps(metav1.NamespaceAll)
+	leases := c.Client.CoordinationV1().Leases(metav1.NamespaceAll)
+	objects := c.Client.CoreV1().ConfigMaps(metav1.NamespaceAll)
 	labelled := metav1.ListOptions{LabelSelector: observedLabel}
 	for _, s := range []source{{
 		list: func(ctx context.Context) (metav1.ListInterface, []metav1.Object, error) {

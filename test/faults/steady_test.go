@@ -84,7 +84,7 @@ type auditEvent struct {
 // a time, by verb, without watches, and how many watches were open at its end.
 func (f *fleet) requests(t *testing.T, from, to time.Time) (counts map[string]map[string]int, watches map[string]int) {
 	t.Helper()
-	file, err := os.Open(filepath.Join(f.c.data, "audit.log"))
+	file, err := os.Open(filepath.Join(f.c.Data, "audit.log"))
 	if err != nil {
 		t.Fatal(err)
 	}

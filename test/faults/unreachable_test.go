@@ -215,7 +215,7 @@ func unreachable(t *testing.T, mode string, back, fresh, alive *row) {
 func (f *fleet) mark(value string) {
 	f.t.Helper()
 	patch := []byte(fmt.Sprintf(`{"data":{"value":%q}}`, value))
-	f.must(f.c.client.CoreV1().ConfigMaps(f.namespace).Patch(context.Background(), candidate.Marker, types.MergePatchType, patch, metav1.PatchOptions{}))
+	f.must(f.c.Client.CoreV1().ConfigMaps(f.namespace).Patch(context.Background(), candidate.Marker, types.MergePatchType, patch, metav1.PatchOptions{}))
 }
 
 // sentInTime excuses writes that were sent while that was permitted and arrived only
