@@ -40,6 +40,19 @@ type Scope struct {
 	LabelSelector, FieldSelector string
 }
 
+// String names what the scope is narrowed to, in words; it is empty for everything.
+func (s Scope) String() string {
+	var parts []string
+	for _, part := range []struct{ name, value string }{
+		{"namespace", s.Namespace}, {"labels", s.LabelSelector}, {"fields", s.FieldSelector},
+	} {
+		if part.value != "" {
+			parts = append(parts, part.name+" "+part.value)
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
 // canonical makes scopes that mean the same equal.
 func (s Scope) canonical() Scope {
 	if selector, err := labels.Parse(s.LabelSelector); err == nil {
@@ -87,22 +100,18 @@ type cacheKey struct {
 }
 
 func (k cacheKey) String() string {
-	var b strings.Builder
+	if scope := k.scope.String(); scope != "" {
+		return fmt.Sprintf("%s (%s, %s)", k.resource(), k.form, scope)
+	}
+	return fmt.Sprintf("%s (%s)", k.resource(), k.form)
+}
+
+// resource names what the cache holds.
+func (k cacheKey) resource() string {
 	if k.form == formTyped {
-		b.WriteString(strings.TrimPrefix(k.goType.String(), "*"))
-	} else {
-		fmt.Fprintf(&b, "%s/%s", k.gvr.GroupResource(), k.gvr.Version)
+		return strings.TrimPrefix(k.goType.String(), "*")
 	}
-	fmt.Fprintf(&b, " (%s", k.form)
-	for _, part := range []struct{ name, value string }{
-		{"namespace", k.scope.Namespace}, {"labels", k.scope.LabelSelector}, {"fields", k.scope.FieldSelector},
-	} {
-		if part.value != "" {
-			fmt.Fprintf(&b, ", %s %s", part.name, part.value)
-		}
-	}
-	b.WriteString(")")
-	return b.String()
+	return fmt.Sprintf("%s/%s", k.gvr.GroupResource(), k.gvr.Version)
 }
 
 // resourceCache is one informer that any number of views share, and what is

@@ -39,11 +39,7 @@ func (c *controllerMetrics) DescribeWithStability(ch chan<- *metrics.Desc) {
 func (c *controllerMetrics) CollectWithStability(ch chan<- metrics.Metric) {
 	for _, status := range c.snapshot() {
 		for _, state := range runner.States() {
-			value := 0.0
-			if state == status.State {
-				value = 1
-			}
-			ch <- metrics.NewLazyConstMetric(c.state, metrics.GaugeValue, value, status.Name, string(state))
+			ch <- metrics.NewLazyConstMetric(c.state, metrics.GaugeValue, oneIf(state == status.State), status.Name, string(state))
 		}
 		for _, cause := range runner.Causes() {
 			ch <- metrics.NewLazyConstMetric(c.failure, metrics.CounterValue, float64(status.Restarts[cause]), status.Name, string(cause))
@@ -86,10 +82,7 @@ func newConfigMetrics(registry metrics.KubeRegistry) *configMetrics {
 
 func (m *configMetrics) taken(whole bool) {
 	m.reloads.WithLabelValues(reloadApplied).Inc()
-	m.current.Set(0)
-	if whole {
-		m.current.Set(1)
-	}
+	m.current.Set(oneIf(whole))
 }
 
 func (m *configMetrics) rejected() {

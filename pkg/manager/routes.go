@@ -21,7 +21,11 @@ import (
 func (h *host) handler() http.Handler {
 	mux := http.NewServeMux()
 	h.health.mount(mux)
-	mux.Handle("GET /metrics", metrics.HandlerFor(prometheus.Gatherers{h.metrics, legacyregistry.DefaultGatherer}, metrics.HandlerOpts{}))
+	mux.Handle("GET /metrics", metrics.HandlerFor(prometheus.Gatherers{h.metrics, legacyregistry.DefaultGatherer}, metrics.HandlerOpts{
+		// A collector that fails takes nothing with it but what it collects, and is
+		// counted by promhttp_metric_handler_errors_total.
+		ErrorHandling: metrics.ContinueOnError, Registry: h.metrics.Registerer(),
+	}))
 	mux.Handle("GET /controllers", status.Handler(h.status))
 	mux.HandleFunc("/debug/controllers/{name}/", h.debug)
 	return mux

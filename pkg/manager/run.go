@@ -76,6 +76,9 @@ func newHost(ctx context.Context, config *options.Config) (*host, error) {
 		return nil, err
 	}
 	h.queueMetrics = newQueueMetrics(h.metrics)
+	for _, c := range config.Controllers {
+		h.queueMetrics.use(c.Name)
+	}
 	if h.events, err = newEventSource(config.Name, config.REST); err != nil {
 		return nil, err
 	}
@@ -94,8 +97,10 @@ func newHost(ctx context.Context, config *options.Config) (*host, error) {
 		h.groups = append(h.groups, g)
 	}
 	h.every = h.newRunner("", h.newUnledRun, h.noticed)
-	if err := h.metrics.CustomRegister(newControllerMetrics(h.statuses)); err != nil {
-		return nil, err
+	for _, collector := range []metrics.StableCollector{newControllerMetrics(h.statuses), newInformerMetrics(h.pool.Snapshot)} {
+		if err := h.metrics.CustomRegister(collector); err != nil {
+			return nil, err
+		}
 	}
 	if config.File != nil {
 		h.file = newConfigFile(h)

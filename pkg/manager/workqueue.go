@@ -21,14 +21,14 @@ var _ workqueue.MetricsProvider = (*queueMetrics)(nil)
 
 func newQueueMetrics(registry metrics.KubeRegistry) *queueMetrics {
 	gauge := func(name, help string) *metrics.GaugeVec {
-		return metrics.NewGaugeVec(&metrics.GaugeOpts{Subsystem: "workqueue", Name: name, Help: help, StabilityLevel: metrics.ALPHA}, []string{"name"})
+		return metrics.NewGaugeVec(&metrics.GaugeOpts{Subsystem: "workqueue", Name: name, Help: help, StabilityLevel: metrics.BETA}, []string{"name"})
 	}
 	counter := func(name, help string) *metrics.CounterVec {
-		return metrics.NewCounterVec(&metrics.CounterOpts{Subsystem: "workqueue", Name: name, Help: help, StabilityLevel: metrics.ALPHA}, []string{"name"})
+		return metrics.NewCounterVec(&metrics.CounterOpts{Subsystem: "workqueue", Name: name, Help: help, StabilityLevel: metrics.BETA}, []string{"name"})
 	}
 	histogram := func(name, help string) *metrics.HistogramVec {
 		return metrics.NewHistogramVec(&metrics.HistogramOpts{
-			Subsystem: "workqueue", Name: name, Help: help, StabilityLevel: metrics.ALPHA,
+			Subsystem: "workqueue", Name: name, Help: help, StabilityLevel: metrics.BETA,
 			Buckets: metrics.ExponentialBuckets(10e-9, 10, 10),
 		}, []string{"name"})
 	}
@@ -47,6 +47,18 @@ func newQueueMetrics(registry metrics.KubeRegistry) *queueMetrics {
 	}
 	registry.MustRegister(m.depth, m.adds, m.latency, m.work, m.unfinished, m.longest, m.retries)
 	return m
+}
+
+// use makes every metric of a controller's queue exist, at 0, for the queue is made only
+// when the controller is built.
+func (m *queueMetrics) use(name string) {
+	m.NewDepthMetric(name)
+	m.NewAddsMetric(name)
+	m.NewLatencyMetric(name)
+	m.NewWorkDurationMetric(name)
+	m.NewUnfinishedWorkSecondsMetric(name)
+	m.NewLongestRunningProcessorSecondsMetric(name)
+	m.NewRetriesMetric(name)
 }
 
 // NewDepthMetric implements workqueue.MetricsProvider.

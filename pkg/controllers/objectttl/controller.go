@@ -80,7 +80,7 @@ var _ controllers.Controller = (*controller)(nil)
 func newController(ctx context.Context, c *controllers.Context, workers int) *controller {
 	queue := workqueue.NewTypedRateLimitingQueueWithConfig(
 		workqueue.NewTypedItemExponentialFailureRateLimiter[item](firstRetry, maxRetry),
-		workqueue.TypedRateLimitingQueueConfig[item]{Name: Name, Clock: c.Clock},
+		workqueue.TypedRateLimitingQueueConfig[item]{Name: Name, Clock: c.Clock, MetricsProvider: c.Metrics},
 	)
 	// The build may be discarded without a call of Run.
 	context.AfterFunc(ctx, queue.ShutDown)
