@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Incumbent Authors.
+
+package serving
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/pflag"
+	"k8s.io/apiserver/pkg/authorization/path"
+	genericoptions "k8s.io/apiserver/pkg/server/options"
+	"k8s.io/client-go/rest"
+	cliflag "k8s.io/component-base/cli/flag"
+)
+
+// reviewTimeout bounds a TokenReview, and after it a SubjectAccessReview, each with
+// all its retries.
+const reviewTimeout = 5 * time.Second
+
+// Config tells where and to whom a manager serves. Use Defaults. All fields are
+// required except REST.
+type Config struct {
+	// SecureServing is the address, the certificates and the TLS settings.
+	SecureServing *genericoptions.SecureServingOptions
+	// Authentication tells whose credentials count.
+	Authentication *genericoptions.DelegatingAuthenticationOptions
+	// Authorization tells which paths are open, and how permissions are asked for.
+	Authorization *genericoptions.DelegatingAuthorizationOptions
+	// REST reaches the API server that reviews tokens and permissions, unless
+	// --authentication-kubeconfig or --authorization-kubeconfig names another. It
+	// is copied, and its rate limiter is not used. With nil and no kubeconfig,
+	// tokens and permissions are not reviewed: all that is not open is refused,
+	// except to the groups that are always allowed.
+	REST *rest.Config
+}
+
+// Defaults returns the configuration of a manager before its flags are parsed: HTTPS
+// on port with a self-signed certificate in memory, which is made again at each start
+// and valid for a year. name becomes the base name of the certificate files when
+// --cert-dir is given.
+func Defaults(name string, port int) Config {
+	config := Config{
+		SecureServing:  genericoptions.NewSecureServingOptions(),
+		Authentication: genericoptions.NewDelegatingAuthenticationOptions(),
+		Authorization:  genericoptions.NewDelegatingAuthorizationOptions(),
+	}
+	config.SecureServing.BindPort = port
+	config.SecureServing.ServerCert = genericoptions.GeneratableKeyCert{PairName: name}
+	config.Authentication.SkipInClusterLookup = true
+	config.Authentication.TokenRequestTimeout = reviewTimeout
+	config.Authorization.ClientTimeout = reviewTimeout
+	config.Authorization.AlwaysAllowPaths = []string{"/livez", "/livez/*", "/readyz", "/readyz/*", "/healthz", "/healthz/*"}
+	return config
+}
+
+// AddFlags adds the flags in the sections that kube-controller-manager has them in.
+// Their help is corrected where this package does otherwise than it says.
+func (c Config) AddFlags(sections *cliflag.NamedFlagSets) {
+	c.SecureServing.AddFlags(sections.FlagSet("secure serving"))
+	authentication := sections.FlagSet("authentication")
+	c.Authentication.AddFlags(authentication)
+	explain(authentication, "authentication-kubeconfig", "kubeconfig file of the API server that may be asked to create tokenreviews.authentication.k8s.io. If empty, the manager's own client settings are used.")
+	explain(authentication, "authentication-skip-lookup", "If false, the CA of client certificates is looked up in the ConfigMap kube-system/extension-apiserver-authentication unless --client-ca-file is given. The lookup goes on in the background, and needs the Role extension-apiserver-authentication-reader in kube-system.")
+	explain(authentication, "authentication-tolerate-lookup-failure", "Accepted for compatibility. A lookup that fails is always tried again in the background, and no client certificate is accepted meanwhile.")
+	authorization := sections.FlagSet("authorization")
+	c.Authorization.AddFlags(authorization)
+	explain(authorization, "authorization-kubeconfig", "kubeconfig file of the API server that may be asked to create subjectaccessreviews.authorization.k8s.io. If empty, the manager's own client settings are used.")
+	explain(authorization, "authorization-always-allow-paths", "HTTP paths that are open to everybody, without credentials. A path that ends in * stands for all that begin so.")
+}
+
+func explain(flags *pflag.FlagSet, name, usage string) { flags.Lookup(name).Usage = usage }
+
+// Validate returns every mistake that shows without reading a file.
+func (c Config) Validate() []error {
+	var errs []error
+	errs = append(errs, c.SecureServing.Validate()...)
+	errs = append(errs, c.Authentication.Validate()...)
+	errs = append(errs, c.Authorization.Validate()...)
+	if pair := c.SecureServing.ServerCert.CertKey; (pair.CertFile == "") != (pair.KeyFile == "") {
+		errs = append(errs, fmt.Errorf("--tls-cert-file=%q and --tls-private-key-file=%q belong together: give both or neither", pair.CertFile, pair.KeyFile))
+	}
+	if _, err := cliflag.TLSVersion(c.SecureServing.MinTLSVersion); err != nil {
+		errs = append(errs, fmt.Errorf("--tls-min-version: %w; choose one of %v", err, cliflag.TLSPossibleVersions()))
+	}
+	if _, err := cliflag.TLSCipherSuites(c.SecureServing.CipherSuites); err != nil {
+		errs = append(errs, fmt.Errorf("--tls-cipher-suites: %w", err))
+	}
+	if _, err := path.NewAuthorizer(c.Authorization.AlwaysAllowPaths); err != nil {
+		errs = append(errs, fmt.Errorf("--authorization-always-allow-paths: %w", err))
+	}
+	return errs
+}
+
+// complete says which part of the configuration a caller has forgotten.
+func (c Config) complete() error {
+	if c.SecureServing == nil || c.Authentication == nil || c.Authorization == nil {
+		return errors.New("serving: SecureServing, Authentication and Authorization are required; start from Defaults")
+	}
+	return nil
+}
