@@ -33,6 +33,7 @@ var allowed = map[string][]string{
 	"pkg/manager":                 {"pkg/clients", "pkg/controllers", "pkg/controllers/runner", "pkg/healthz", "pkg/leaderelection", "pkg/options", "pkg/serving"},
 	"pkg/options":                 {"pkg/controllers", "pkg/leaderelection"},
 	"pkg/serving":                 {},
+	"pkg/status":                  {},
 }
 
 // shipped stands for every controller that ships with Incumbent.
