@@ -210,7 +210,9 @@ func (h *host) run(ctx context.Context) error {
 
 	served := make(chan error, 1)
 	if h.config.Serving != nil {
-		server, err := serving.Listen(h.config.Serving)
+		config := serving.Defaults(h.config.Name, h.config.Serving.BindPort)
+		config.SecureServing, config.REST = h.config.Serving, h.config.REST
+		server, err := serving.Listen(config)
 		if err != nil {
 			stop()
 			return errors.Join(err, <-elected)
