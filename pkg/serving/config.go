@@ -67,7 +67,7 @@ func (c Config) AddFlags(sections *cliflag.NamedFlagSets) {
 	authorization := sections.FlagSet("authorization")
 	c.Authorization.AddFlags(authorization)
 	explain(authorization, "authorization-kubeconfig", "kubeconfig file of the API server that may be asked to create subjectaccessreviews.authorization.k8s.io. If empty, the manager's own client settings are used.")
-	explain(authorization, "authorization-always-allow-paths", "HTTP paths that are open to everybody, without credentials. A path that ends in * stands for all that begin so.")
+	explain(authorization, "authorization-always-allow-paths", "HTTP paths that are open to everybody, without credentials. A path that ends in * stands for all that begin so. Keep the paths of probes in the list: probes send no credentials.")
 }
 
 func explain(flags *pflag.FlagSet, name, usage string) { flags.Lookup(name).Usage = usage }

@@ -5,8 +5,10 @@ package serving_test
 
 import (
 	"crypto/tls"
+	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"path/filepath"
 	"slices"
@@ -121,6 +123,20 @@ func TestHealthDoesNotWaitForTheAPIServer(t *testing.T) {
 	}
 }
 
+func TestAPIServerThatFailsIsAnErrorWithinBounds(t *testing.T) {
+	fake := &reviewers{users: map[string]string{"of-alice": "alice"}, allowed: map[string][]string{"alice": {"get /metrics"}}, broken: true}
+	config := defaults(t, fake.start(t))
+	config.Authorization.ClientTimeout = 300 * time.Millisecond
+	url := "https://" + serve(t, config, echo)
+	begin := time.Now()
+	if status, body := send(t, browser(&tls.Config{}), "GET", url+"/metrics", "of-alice"); status != 500 {
+		t.Errorf("got %d %q, want 500", status, body)
+	}
+	if took := time.Since(begin); took > 3*time.Second { // the retries alone would take 4 s
+		t.Errorf("the answer took %v; a review is bounded with its retries", took)
+	}
+}
+
 func TestGuardedRequestsAreLimited(t *testing.T) {
 	fake := &reviewers{users: map[string]string{"of-alice": "alice"}, allowed: map[string][]string{"alice": {"get /slow"}}}
 	inside, release := make(chan struct{}, 200), make(chan struct{})
@@ -214,6 +230,71 @@ func TestClientCertificatesOfTheGivenCA(t *testing.T) {
 	}
 	if asked := fake.asked(); slices.ContainsFunc(asked, func(entry string) bool { return strings.HasPrefix(entry, "tokenreview") }) {
 		t.Errorf("asked %q, want no review of tokens", asked)
+	}
+}
+
+func TestHeadersOfAFrontProxyAreBelievedOnlyFromIt(t *testing.T) {
+	ca, stranger := newAuthority(t), newAuthority(t)
+	fake := &reviewers{allowed: map[string][]string{"alice": {"get /metrics"}}}
+	config := defaults(t, fake.start(t))
+	config.Authentication.RequestHeader.ClientCAFile = filepath.Join(t.TempDir(), "ca.crt")
+	if err := os.WriteFile(config.Authentication.RequestHeader.ClientCAFile, ca.pem, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	url := "https://" + serve(t, config, echo)
+	for name, tc := range map[string]struct {
+		client *http.Client
+		user   string
+		want   int
+	}{
+		"the proxy for alice":   {ca.client(t, "front-proxy"), "alice", 200},
+		"the proxy for bob":     {ca.client(t, "front-proxy"), "bob", 403},
+		"the proxy for nobody":  {ca.client(t, "front-proxy"), "", 401},
+		"another CA":            {stranger.client(t, "front-proxy"), "alice", 401},
+		"without a certificate": {browser(&tls.Config{}), "alice", 401},
+	} {
+		request, err := http.NewRequest("GET", url+"/metrics", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tc.user != "" {
+			request.Header.Set("X-Remote-User", tc.user)
+		}
+		response, err := tc.client.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
+		if response.StatusCode != tc.want {
+			t.Errorf("%s: got %d, want %d", name, response.StatusCode, tc.want)
+		}
+	}
+}
+
+// TestStrangersKeepNoHTTP2Connection asks twice over what could be one connection.
+func TestStrangersKeepNoHTTP2Connection(t *testing.T) {
+	address := serve(t, defaults(t, nil), echo)
+	for path, want := range map[string]int{"/livez": 200, "/metrics": 401} {
+		client := browser(&tls.Config{})
+		client.Transport.(*http.Transport).DisableKeepAlives = false
+		t.Cleanup(client.CloseIdleConnections)
+		for range 2 {
+			reused := false
+			trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { reused = info.Reused }}
+			request, err := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), "GET", "https://"+address+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			response, err := client.Do(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, response.Body)
+			_ = response.Body.Close()
+			if response.StatusCode != want || response.ProtoMajor != 2 || reused {
+				t.Errorf("%s: got %d over HTTP/%d, reused connection %v; want %d over HTTP/2 and a new connection", path, response.StatusCode, response.ProtoMajor, reused, want)
+			}
+		}
 	}
 }
 

@@ -49,6 +49,7 @@ type reviewers struct {
 	users   map[string]string   // token -> user
 	allowed map[string][]string // user -> "verb path"
 	ca      []byte              // in the ConfigMap of client CAs
+	broken  bool                // answers access reviews with 500
 
 	mu   sync.Mutex
 	seen []string // "tokenreview TOKEN", "accessreview USER verb path", or the path of a request
@@ -97,6 +98,10 @@ func (f *reviewers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		attributes := review.Spec.NonResourceAttributes
 		what := attributes.Verb + " " + attributes.Path
 		f.note("accessreview " + review.Spec.User + " " + what)
+		if f.broken {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
 		review.Status.Allowed = slices.Contains(f.allowed[review.Spec.User], what)
 		_ = json.NewEncoder(w).Encode(review)
 	case "/api/v1/namespaces/kube-system/configmaps":
