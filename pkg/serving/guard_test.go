@@ -49,6 +49,7 @@ func TestGuardLetsInWhomItShould(t *testing.T) {
 		"the root is not open":                   {path: "/", want: 401},
 		"dots do not lead out of an open path":   {path: "/livez/../metrics", want: 400},
 		"nor do encoded slashes":                 {path: "/livez/..%2Fmetrics", want: 400},
+		"encoded slashes are not plain":          {path: "/livez/a%2Fb", want: 400},
 		"nor do encoded dots":                    {path: "/livez/%2e%2e/metrics", want: 400},
 		"nor do double slashes":                  {path: "//metrics", want: 400},
 		"a slash at the end is plain":            {path: "/livez/", want: 200},

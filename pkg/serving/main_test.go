@@ -13,6 +13,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"io"
 	"math/big"
 	"net"
@@ -63,7 +64,7 @@ func (f *reviewers) start(t *testing.T) *rest.Config {
 		server.CloseClientConnections() // a watch would keep it open
 		server.Close()
 	})
-	// A limiter that would block for ever: reviews must not use the manager's.
+	// Reviews must not use the manager's limiter.
 	return &rest.Config{Host: server.URL, RateLimiter: exhausted{}}
 }
 
@@ -128,16 +129,15 @@ func (f *reviewers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// exhausted is a rate limiter that lets nobody through.
+// exhausted is a rate limiter that lets nobody through, and says so at once.
 type exhausted struct{}
 
 func (exhausted) TryAccept() bool { return false }
 func (exhausted) Accept()         { select {} }
 func (exhausted) Stop()           {}
 func (exhausted) QPS() float32    { return 0 }
-func (exhausted) Wait(ctx context.Context) error {
-	<-ctx.Done()
-	return ctx.Err()
+func (exhausted) Wait(context.Context) error {
+	return errors.New("the manager's own rate limiter was asked")
 }
 
 // defaults is the default configuration on a free loopback port.
