@@ -23,6 +23,10 @@ func Ping(context.Context) (string, error) { return "", nil }
 // Checks is a set of named checks behind one path. Its zero value is an empty set,
 // which is healthy. It is safe for concurrent use.
 type Checks struct {
+	// Observe, if not nil, is told of every result. It must be set before the set is
+	// used, and be safe for concurrent use.
+	Observe func(name string, err error)
+
 	mu     sync.RWMutex
 	byName map[string]*Check
 }
@@ -62,6 +66,21 @@ func (c *Checks) sorted() []namedCheck {
 	return list
 }
 
+// Run runs every check, for Observe to be told.
+func (c *Checks) Run(ctx context.Context) {
+	for _, known := range c.sorted() {
+		_, _ = c.run(ctx, known.name, known.check)
+	}
+}
+
+func (c *Checks) run(ctx context.Context, name string, check Check) (string, error) {
+	note, err := check(ctx)
+	if c.Observe != nil {
+		c.Observe(name, err)
+	}
+	return note, err
+}
+
 // Handler serves path (all checks) and path/NAME (one check). path begins with "/".
 func (c *Checks) Handler(path string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -93,7 +112,7 @@ func (c *Checks) serveOne(w http.ResponseWriter, r *http.Request, name string) {
 		http.Error(w, fmt.Sprintf("no check %q; there are: %s", name, strings.Join(names, ", ")), http.StatusNotFound)
 		return
 	}
-	note, err := (*check)(r.Context())
+	note, err := c.run(r.Context(), name, *check)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
@@ -115,7 +134,7 @@ func (c *Checks) serveAll(w http.ResponseWriter, r *http.Request, endpoint strin
 			fmt.Fprintf(&report, "[+]%s excluded: ok\n", known.name)
 			continue
 		}
-		note, err := known.check(r.Context())
+		note, err := c.run(r.Context(), known.name, known.check)
 		switch {
 		case err != nil:
 			failed = true

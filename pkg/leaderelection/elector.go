@@ -150,11 +150,11 @@ func (e *Elector) Status() Status {
 	if s.Contacted {
 		s.LastContact = ago(now, snap.lastContact)
 	}
+	s.LeaseAge = e.leaseAge()
 	if t := snap.term; t != nil {
 		s.Epoch = t.Epoch()
 		s.TermSince = ago(now, t.opened)
 		s.FenceOpen = t.Check() == nil
-		s.LastAckAge = now.spent(t.ackedAt())
 		s.InFlight = t.flying()
 	}
 	return s
@@ -163,7 +163,7 @@ func (e *Elector) Status() Status {
 // ago returns the wall time of a reading as the wall clock has it now.
 func ago(now, then Reading) time.Time { return now.wallTime().Add(then.Boot - now.Boot) }
 
-// leaseAge is for the metric.
+// leaseAge is Status.LeaseAge.
 func (e *Elector) leaseAge() time.Duration {
 	snap, now := e.snapshot.Load(), e.cfg.Clock.Read()
 	switch {

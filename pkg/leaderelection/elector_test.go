@@ -517,7 +517,7 @@ func TestWatchdogToleratesAnUnreachableServer(t *testing.T) {
 		for range 600 {
 			time.Sleep(100 * time.Millisecond)
 			if err := r.Watchdog().check(); err != nil {
-				t.Fatalf("after %v: %v", r.Status().LastAckAge, err)
+				t.Fatalf("after %v: %v", r.Status().LeaseAge, err)
 			}
 		}
 		link.set(func(f *simFaults) { f.cutThere, f.cutBack = false, false })
@@ -675,7 +675,7 @@ func TestConflictIsSettledByOneRead(t *testing.T) {
 		if updates, gets := server.requestsOf(oursA+" update"), server.requestsOf(oursA+" get"); updates != 2 || gets != 1 {
 			t.Errorf("%d updates and %d GETs, want a conflict, a GET, and the update again", updates, gets)
 		}
-		if age := r.Status().LastAckAge; age > time.Second {
+		if age := r.Status().LeaseAge; age > time.Second {
 			t.Errorf("last acknowledged %v ago", age)
 		}
 		link.set(func(f *simFaults) { f.stall = false })

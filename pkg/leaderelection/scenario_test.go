@@ -569,7 +569,7 @@ var scenarios = []struct {
 		a.link.setLatency(0)
 		a.gate.unfreeze()
 		s.pass(seconds)
-		if age := a.elector.Status().LastAckAge; age > 1500*time.Millisecond {
+		if age := a.elector.Status().LeaseAge; age > 1500*time.Millisecond {
 			s.Errorf("the term counts from %v ago", age)
 		}
 		// Transitions tell that the term began with a second write.

@@ -39,9 +39,10 @@ type Status struct {
 	Started bool
 	// FenceOpen reports whether a guarded write would pass now.
 	FenceOpen bool
-	// LastAckAge is the time since the start of the last acknowledged renewal
-	// of the term; meaningful only with one.
-	LastAckAge time.Duration
+	// LeaseAge is the time since the lease was last known to be renewed: for a leader
+	// since its last acknowledged renewal was sent, for others since they saw one; 0
+	// if none is known.
+	LeaseAge time.Duration
 	// InFlight is the number of guarded writes under way.
 	InFlight int
 

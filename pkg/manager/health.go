@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -37,6 +36,7 @@ const (
 //   - /healthz is /livez and one check for each controller that is not disabled.
 type health struct {
 	live, ready, all healthz.Checks
+	slis             *checkMetrics
 	host             *host
 	stopping         context.Context
 
@@ -46,6 +46,7 @@ type health struct {
 
 func newHealth(ctx context.Context, h *host) *health {
 	checks := &health{host: h, stopping: ctx, remove: map[string]func(){}}
+	checks.slis = newCheckMetrics(map[string]*healthz.Checks{"livez": &checks.live, "readyz": &checks.ready, "healthz": &checks.all})
 	for _, set := range []*healthz.Checks{&checks.live, &checks.ready, &checks.all} {
 		set.Add("ping", healthz.Ping)
 	}
@@ -94,14 +95,6 @@ func (c *health) follow(status runner.Status) {
 	case disabled && there:
 		remove()
 		delete(c.remove, status.Name)
-	}
-}
-
-// mount adds the three endpoints.
-func (c *health) mount(mux *http.ServeMux) {
-	for path, set := range map[string]*healthz.Checks{"/livez": &c.live, "/readyz": &c.ready, "/healthz": &c.all} {
-		mux.Handle(path, set.Handler(path))
-		mux.Handle(path+"/", set.Handler(path))
 	}
 }
 

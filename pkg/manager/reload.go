@@ -55,6 +55,13 @@ func (f *configFile) status() configState {
 	return f.state
 }
 
+// current returns the configuration that runs.
+func (f *configFile) current() *options.Config {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.running
+}
+
 // follow takes new contents over until ctx ends.
 func (f *configFile) follow(ctx context.Context) {
 	watchConfigFile(ctx, f.host.config.File, func(file *options.File, err error) {

@@ -4,6 +4,9 @@
 package manager
 
 import (
+	"sync"
+	"sync/atomic"
+
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/component-base/metrics"
 )
@@ -15,6 +18,25 @@ type queueMetrics struct {
 	depth, unfinished, longest *metrics.GaugeVec
 	adds, retries              *metrics.CounterVec
 	latency, work              *metrics.HistogramVec
+
+	mu     sync.Mutex
+	depths map[string]*depth // by controller
+}
+
+// depth is a gauge that can be read, too.
+type depth struct {
+	workqueue.GaugeMetric
+	n atomic.Int64
+}
+
+func (d *depth) Inc() {
+	d.n.Add(1)
+	d.GaugeMetric.Inc()
+}
+
+func (d *depth) Dec() {
+	d.n.Add(-1)
+	d.GaugeMetric.Dec()
 }
 
 var _ workqueue.MetricsProvider = (*queueMetrics)(nil)
@@ -33,6 +55,7 @@ func newQueueMetrics(registry metrics.KubeRegistry) *queueMetrics {
 		}, []string{"name"})
 	}
 	m := &queueMetrics{
+		depths:  map[string]*depth{},
 		depth:   gauge("depth", "Current depth of workqueue"),
 		adds:    counter("adds_total", "Total number of adds handled by workqueue"),
 		latency: histogram("queue_duration_seconds", "How long in seconds an item stays in workqueue before being requested."),
@@ -52,7 +75,7 @@ func newQueueMetrics(registry metrics.KubeRegistry) *queueMetrics {
 // use makes every metric of a controller's queue exist, at 0, for the queue is made only
 // when the controller is built.
 func (m *queueMetrics) use(name string) {
-	m.NewDepthMetric(name)
+	m.depth.WithLabelValues(name)
 	m.NewAddsMetric(name)
 	m.NewLatencyMetric(name)
 	m.NewWorkDurationMetric(name)
@@ -62,8 +85,28 @@ func (m *queueMetrics) use(name string) {
 }
 
 // NewDepthMetric implements workqueue.MetricsProvider.
+//
+// A new queue begins empty, also where an earlier run left keys behind.
 func (m *queueMetrics) NewDepthMetric(name string) workqueue.GaugeMetric {
-	return m.depth.WithLabelValues(name)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	gauge := m.depth.WithLabelValues(name)
+	gauge.Set(0)
+	m.depths[name] = &depth{GaugeMetric: gauge}
+	return m.depths[name]
+}
+
+// depthOf returns how many keys wait in the queue of a controller, nil if it has made
+// none by these metrics.
+func (m *queueMetrics) depthOf(name string) *int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d, ok := m.depths[name]
+	if !ok {
+		return nil
+	}
+	n := int(d.n.Load())
+	return &n
 }
 
 // NewAddsMetric implements workqueue.MetricsProvider.

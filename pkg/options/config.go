@@ -44,6 +44,8 @@ type Config struct {
 	Controllers []Controller
 	// Serving says where and to whom is served; nil serves nothing.
 	Serving *serving.Config
+	// Profiling serves profiles of the process, too.
+	Profiling bool
 	// Logging is applied once per process, by manager.Main.
 	Logging *logsapi.LoggingConfiguration
 	// ApplyLogging, if not nil, changes the verbosity of the whole process when that of
@@ -137,7 +139,8 @@ func (o *Options) Complete(getenv func(string) string) (*Config, error) {
 		Pod:         pod,
 		Namespace:   namespace,
 		Controllers: o.completeControllers(),
-		Serving:     o.completeServing(),
+		Serving:     o.completeServing(config),
+		Profiling:   o.profiling,
 		Logging:     o.logging,
 		Features:    o.features,
 		options:     o,

@@ -81,6 +81,7 @@ type servingSection struct {
 	TLSMinVersion     *string   `json:"tlsMinVersion" flag:"tls-min-version"`
 	TLSCipherSuites   *[]string `json:"tlsCipherSuites" flag:"tls-cipher-suites"`
 	DisableHTTP2      *bool     `json:"disableHTTP2" flag:"disable-http2-serving"`
+	Profiling         *bool     `json:"profiling" flag:"profiling"`
 }
 
 // loggingSection has the shape of component-base's LoggingConfiguration.
@@ -118,7 +119,7 @@ func newDocument(o *Options) *document {
 			QPS:         &o.client.connection.QPS,
 			Burst:       &o.client.connection.Burst,
 		},
-		Serving: newServingSection(o.serving),
+		Serving: newServingSection(o.serving.SecureServing, &o.profiling),
 		Logging: newLoggingSection(o.logging),
 	}
 	election := &o.election
@@ -136,7 +137,7 @@ func newDocument(o *Options) *document {
 	return d
 }
 
-func newServingSection(serving *genericoptions.SecureServingOptions) servingSection {
+func newServingSection(serving *genericoptions.SecureServingOptions, profiling *bool) servingSection {
 	return servingSection{
 		BindAddress:       &serving.BindAddress,
 		SecurePort:        &serving.BindPort,
@@ -146,6 +147,7 @@ func newServingSection(serving *genericoptions.SecureServingOptions) servingSect
 		TLSMinVersion:     &serving.MinTLSVersion,
 		TLSCipherSuites:   &serving.CipherSuites,
 		DisableHTTP2:      &serving.DisableHTTP2Serving,
+		Profiling:         profiling,
 	}
 }
 

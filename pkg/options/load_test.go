@@ -58,7 +58,7 @@ type shown struct {
 func show(config *options.Config) shown {
 	s := shown{Groups: config.Groups, Election: config.Election, Standby: config.Standby, QPS: config.REST.QPS, Burst: config.REST.Burst, Logging: *config.Logging, Shiny: config.Features.Enabled("Shiny")}
 	if config.Serving != nil {
-		s.Address, s.Ciphers = fmt.Sprintf("%s:%d", config.Serving.Secure.BindAddress, config.Serving.Secure.BindPort), config.Serving.Secure.CipherSuites
+		s.Address, s.Ciphers = fmt.Sprintf("%s:%d", config.Serving.SecureServing.BindAddress, config.Serving.SecureServing.BindPort), config.Serving.SecureServing.CipherSuites
 	}
 	for _, controller := range config.Enabled() {
 		s.Controllers += controller.Name + " "

@@ -12,12 +12,12 @@ import (
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	genericoptions "k8s.io/apiserver/pkg/server/options"
 	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/component-base/featuregate"
 	logsapi "k8s.io/component-base/logs/api/v1"
 
 	"github.com/incumbent-io/incumbent/pkg/controllers"
+	"github.com/incumbent-io/incumbent/pkg/serving"
 )
 
 // The choices of --standby.
@@ -31,24 +31,23 @@ const (
 // Options are the valid settings of a manager. Load makes them. Not safe for
 // concurrent use.
 type Options struct {
-	name           string
-	registry       *controllers.Registry
-	args           []string
-	file           *File
-	config         string // --config
-	client         client
-	election       election
-	serving        *genericoptions.SecureServingOptions
-	authentication *genericoptions.DelegatingAuthenticationOptions
-	authorization  *genericoptions.DelegatingAuthorizationOptions
-	standby        string
-	list           []string
-	leaseGroups    []leaseGroup
-	fileGates      map[string]bool
-	flagGates      map[string]bool
-	features       featuregate.MutableVersionedFeatureGate
-	logging        *logsapi.LoggingConfiguration
-	controllers    map[string]*controllers.Configured
+	name        string
+	registry    *controllers.Registry
+	args        []string
+	file        *File
+	config      string // --config
+	client      client
+	election    election
+	serving     serving.Config
+	profiling   bool
+	standby     string
+	list        []string
+	leaseGroups []leaseGroup
+	fileGates   map[string]bool
+	flagGates   map[string]bool
+	features    featuregate.MutableVersionedFeatureGate
+	logging     *logsapi.LoggingConfiguration
+	controllers map[string]*controllers.Configured
 
 	document *document // points into the fields above
 	flags    cliflag.NamedFlagSets
@@ -89,18 +88,16 @@ func Load(name string, registry *controllers.Registry, args []string, file *File
 // some of them set their default when they are made.
 func newOptions(name string, registry *controllers.Registry) *Options {
 	o := &Options{
-		name:           name,
-		registry:       registry,
-		client:         newClient(),
-		election:       newElection(name),
-		serving:        newServing(name),
-		authentication: newAuthentication(),
-		authorization:  newAuthorization(),
-		standby:        StandbyWarm,
-		list:           []string{"*"},
-		features:       newGates(name, registry),
-		logging:        logsapi.NewLoggingConfiguration(),
-		controllers:    map[string]*controllers.Configured{},
+		name:        name,
+		registry:    registry,
+		client:      newClient(),
+		election:    newElection(name),
+		serving:     serving.Defaults(name, DefaultSecurePort),
+		standby:     StandbyWarm,
+		list:        []string{"*"},
+		features:    newGates(name, registry),
+		logging:     logsapi.NewLoggingConfiguration(),
+		controllers: map[string]*controllers.Configured{},
 	}
 	for _, name := range registry.Names() {
 		registration, _ := registry.Lookup(name)
@@ -123,9 +120,8 @@ func (o *Options) addFlags() {
 	generic.StringVar(&o.standby, "standby", o.standby, `What a replica that does not lead holds ready: "warm" builds the controllers and fills their caches, so that it takes over at once, "cold" does neither until it leads, which saves memory and load on the API server.`)
 	o.client.addFlags(o.flags.FlagSet("API client"))
 	o.election.addFlags(o.flags.FlagSet("leader election"))
-	o.serving.AddFlags(o.flags.FlagSet("secure serving"))
-	o.authentication.AddFlags(o.flags.FlagSet("authentication"))
-	o.authorization.AddFlags(o.flags.FlagSet("authorization"))
+	o.serving.AddFlags(&o.flags)
+	o.flags.FlagSet("secure serving").BoolVar(&o.profiling, "profiling", o.profiling, "Serve profiles of the process at /debug/pprof/, to those who may get that path.")
 	addLoggingFlags(o.logging, o.flags.FlagSet("logs"))
 	for _, name := range o.registry.Names() {
 		mountFlags(o.controllers[name], o.flags.FlagSet(name+" controller"))
@@ -185,8 +181,6 @@ func (o *Options) validate() error {
 		o.grouping.errs,
 		o.validateFencing(),
 		validateServing(o.serving, p),
-		o.authentication.Validate(),
-		o.authorization.Validate(),
 		o.features.Validate(),
 		validateLogging(o.logging, o.features, p),
 	)

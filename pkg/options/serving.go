@@ -4,12 +4,12 @@
 package options
 
 import (
-	"cmp"
 	"fmt"
 	"net"
 	"strings"
 
-	genericoptions "k8s.io/apiserver/pkg/server/options"
+	"k8s.io/apiserver/pkg/authorization/path"
+	"k8s.io/client-go/rest"
 	cliflag "k8s.io/component-base/cli/flag"
 
 	"github.com/incumbent-io/incumbent/pkg/serving"
@@ -18,15 +18,9 @@ import (
 // DefaultSecurePort is where health is served by default, over HTTPS.
 const DefaultSecurePort = 10257
 
-func newServing(name string) *genericoptions.SecureServingOptions {
-	secure := genericoptions.NewSecureServingOptions()
-	secure.BindPort = DefaultSecurePort
-	secure.ServerCert = genericoptions.GeneratableKeyCert{PairName: name} // in memory unless --cert-dir says otherwise
-	return secure
-}
-
 // validateServing finds what would otherwise come to light when the port is bound.
-func validateServing(secure *genericoptions.SecureServingOptions, p *places) (errs []error) {
+func validateServing(config serving.Config, p *places) (errs []error) {
+	secure := config.SecureServing
 	if secure.BindPort < 0 || secure.BindPort > 65535 {
 		errs = append(errs, fmt.Errorf("%s must be between 1 and 65535, or 0 to serve nothing", p.at("serving.securePort", secure.BindPort)))
 	}
@@ -47,40 +41,23 @@ func validateServing(secure *genericoptions.SecureServingOptions, p *places) (er
 			errs = append(errs, fmt.Errorf("%s: %s", p.of(fmt.Sprintf("serving.tlsCipherSuites[%d]", i)), unknown("cipher suite", suite, known)))
 		}
 	}
+	errs = append(errs, config.Authentication.Validate()...)
+	errs = append(errs, config.Authorization.Validate()...)
+	if _, err := path.NewAuthorizer(config.Authorization.AlwaysAllowPaths); err != nil {
+		errs = append(errs, fmt.Errorf("--authorization-always-allow-paths: %w; a path may end in *, which stands for all that begin so", err))
+	}
 	return errs
 }
 
-// newAuthentication trusts the tokens that the API server recognises. Without a file
-// of CAs for client certificates it looks nothing up in the cluster, so that it needs
-// no right to read the cluster's own.
-func newAuthentication() *genericoptions.DelegatingAuthenticationOptions {
-	authentication := genericoptions.NewDelegatingAuthenticationOptions()
-	authentication.RemoteKubeConfigFileOptional = true
-	authentication.SkipInClusterLookup = true
-	return authentication
-}
-
-// newAuthorization lets everybody ask for health, and others for what the API server
-// grants them.
-func newAuthorization() *genericoptions.DelegatingAuthorizationOptions {
-	authorization := genericoptions.NewDelegatingAuthorizationOptions()
-	authorization.RemoteKubeConfigFileOptional = true
-	authorization.AlwaysAllowPaths = []string{"/healthz", "/healthz/*", "/livez", "/livez/*", "/readyz", "/readyz/*"}
-	return authorization
-}
-
 // completeServing returns nil if nothing is to be served.
-func (o *Options) completeServing() *serving.Config {
-	if o.serving.BindPort == 0 {
+func (o *Options) completeServing(client *rest.Config) *serving.Config {
+	config := o.serving
+	if config.SecureServing.BindPort == 0 {
 		return nil
 	}
-	if o.serving.BindAddress == nil {
-		o.serving.BindAddress = net.IPv4zero
+	if config.SecureServing.BindAddress == nil {
+		config.SecureServing.BindAddress = net.IPv4zero
 	}
-	// Outside a Pod, those who review are where the manager's own API server is.
-	if kubeconfig := o.client.connection.Kubeconfig; kubeconfig != "" {
-		o.authentication.RemoteKubeConfigFile = cmp.Or(o.authentication.RemoteKubeConfigFile, kubeconfig)
-		o.authorization.RemoteKubeConfigFile = cmp.Or(o.authorization.RemoteKubeConfigFile, kubeconfig)
-	}
-	return &serving.Config{Secure: o.serving, Authentication: o.authentication, Authorization: o.authorization}
+	config.REST = client
+	return &config
 }

@@ -553,7 +553,7 @@ func TestMetricsAndStatusNeedPermission(t *testing.T) {
 		})
 	}
 	for _, path := range []string{"/metrics", "/controllers", "/debug/controllers/object-ttl/", "/nosuch"} {
-		expect(path, "", 403, "forbidden")
+		expect(path, "", 401, "Unauthorized")
 		expect(path, "wrong", 401, "Unauthorized")
 		expect(path, token.Status.Token, 403, "forbidden")
 	}
@@ -565,5 +565,5 @@ func TestMetricsAndStatusNeedPermission(t *testing.T) {
 	})
 	expect("/metrics", token.Status.Token, 200, `incumbent_controller_state{controller="object-ttl",state="running"} 1`)
 	expect("/metrics", token.Status.Token, 200, `leader_election_master_status{name="incumbent"} 1`)
-	expect("/controllers", token.Status.Token, 200, "object-ttl     default       running")
+	expect("/controllers", token.Status.Token, 200, "object-ttl     running")
 }

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Incumbent Authors.
+
+// Package serving serves a manager's endpoints over HTTPS. TLS, certificate
+// reloading, the limits of HTTP/2, and the asking of TokenReviews and
+// SubjectAccessReviews are those of k8s.io/apiserver, with the flags that operators
+// know from kube-controller-manager.
+//
+// The order of calls: Defaults, AddFlags, then Listen, which binds the port
+// and asks nobody anything, then Serve with the handler that Routes makes.
+//
+// # Who may see what
+//
+// Open paths (--authorization-always-allow-paths; by default /livez, /readyz and
+// /healthz with what is below them) are answered to everybody, whatever credentials
+// come with the request, and never wait for the API server. Every other path needs a
+// bearer token or a client certificate (401 without) whose user may use the method,
+// in lower case, as a verb on the path as a nonResourceURL (403 without):
+//
+//	kind: ClusterRole
+//	rules:
+//	- nonResourceURLs: ["/metrics", "/controllers"]
+//	  verbs: ["get"]
+//
+// The manager itself needs the ClusterRole system:auth-delegator (create tokenreviews
+// and subjectaccessreviews) and nothing else. Client certificates are accepted if
+// --client-ca-file names their CA. With --authentication-skip-lookup=false the CA is
+// taken from the ConfigMap kube-system/extension-apiserver-authentication, which needs
+// the Role extension-apiserver-authentication-reader in kube-system too; request
+// headers of a front proxy are believed only with --requestheader-client-ca-file.
+//
+// # Guarantees
+//
+//   - Nothing is asked of the API server before somebody asks for a path that is not
+//     open. Answers are cached for 10 s.
+//   - Reviews have a rate limiter of their own, never the manager's. When the API
+//     server cannot be reached, requests that need it fail within 10 s, with 401 or
+//     500.
+//   - At most 64 requests to paths that are not open run at a time; more get 429.
+//   - Changed certificate files are served within a second or so, and within a minute
+//     where file notifications do not work.
+//   - A path that is not in its plain form ("/livez/../metrics") gets 400, so that what
+//     is decided upon is what is served.
+//
+// It does not limit the number of connections, and it does not protect what an open
+// path shows.
+package serving

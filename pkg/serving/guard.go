@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Incumbent Authors.
+
+package serving
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+
+	openpaths "k8s.io/apiserver/pkg/authorization/path"
+
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/apiserver/pkg/endpoints/filters"
+	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/client-go/kubernetes/scheme"
+)
+
+const (
+	// maxGuarded bounds the requests to paths that are not open, from before their
+	// review to the end of their answer.
+	maxGuarded = 64
+	// maxBody bounds what a handler can read of a request's body.
+	maxBody = 1 << 20
+)
+
+// guard stands before the handlers and lets in whom it should.
+type guard struct {
+	open        authorizer.Authorizer // by the path alone
+	credentials *credentials
+	permissions authorizer.Authorizer
+}
+
+func newGuard(config Config) (*guard, error) {
+	open, err := openpaths.NewAuthorizer(config.Authorization.AlwaysAllowPaths)
+	if err != nil {
+		return nil, fmt.Errorf("--authorization-always-allow-paths: %w", err)
+	}
+	credentials, err := newCredentials(config)
+	if err != nil {
+		return nil, err
+	}
+	permissions, err := newPermissions(config)
+	if err != nil {
+		return nil, err
+	}
+	return &guard{open: open, credentials: credentials, permissions: permissions}, nil
+}
+
+// protect returns handler behind the guard.
+func (g *guard) protect(handler http.Handler) http.Handler {
+	guarded := filters.WithAuthorization(handler, g.permissions, scheme.Codecs)
+	guarded = filters.WithAuthentication(guarded, g.credentials, filters.Unauthorized(scheme.Codecs), nil, g.credentials.headers)
+	guarded = limit(withRequestInfo(guarded), maxGuarded)
+	return http.MaxBytesHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case !plain(r.URL):
+			http.Error(w, "the path is not in its plain form: no //, no dots, no encoded slashes", http.StatusBadRequest)
+		case g.isOpen(r):
+			if r.ProtoMajor == 2 {
+				// HTTP/2 connections are expensive: strangers keep none.
+				w.Header().Set("Connection", "close")
+			}
+			handler.ServeHTTP(w, r)
+		default:
+			guarded.ServeHTTP(w, r)
+		}
+	}), maxBody)
+}
+
+func (g *guard) isOpen(r *http.Request) bool {
+	decision, _, err := g.open.Authorize(r.Context(), authorizer.AttributesRecord{Path: r.URL.Path})
+	return err == nil && decision == authorizer.DecisionAllow
+}
+
+// plain reports whether a path means the same to the guard, to the API server that is
+// asked about it and to the mux behind.
+func plain(u *url.URL) bool {
+	return u.RawPath == "" && u.Path != "" && (u.Path == "/" || path.Clean(u.Path) == strings.TrimSuffix(u.Path, "/"))
+}
+
+// withRequestInfo tells the filters what is asked for: always a path, never a
+// resource.
+func withRequestInfo(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		info := &request.RequestInfo{Path: r.URL.Path, Verb: strings.ToLower(r.Method)}
+		handler.ServeHTTP(w, r.WithContext(request.WithRequestInfo(r.Context(), info)))
+	})
+}
+
+// limit refuses requests while as many as n are being answered.
+func limit(handler http.Handler, n int) http.Handler {
+	places := make(chan struct{}, n)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case places <- struct{}{}:
+			defer func() { <-places }()
+			handler.ServeHTTP(w, r)
+		default:
+			w.Header().Set("Retry-After", "1")
+			http.Error(w, "too many requests are being answered", http.StatusTooManyRequests)
+		}
+	})
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Incumbent Authors.
+
+package serving
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/authenticatorfactory"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
+	"k8s.io/apiserver/pkg/authorization/union"
+	"k8s.io/apiserver/pkg/server/dynamiccertificates"
+	genericoptions "k8s.io/apiserver/pkg/server/options"
+	"k8s.io/client-go/kubernetes"
+	authenticationclient "k8s.io/client-go/kubernetes/typed/authentication/v1"
+	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// The rate of reviews, for each of the two kinds. It is far above what scrapers and
+// people need, and keeps a flood of invented tokens away from the API server.
+const (
+	reviewsPerSecond = 50
+	reviewsBurst     = 100
+)
+
+// reviewer returns the client settings for reviews: those in the kubeconfig if there
+// is one, otherwise the manager's own with a rate limiter of their own. It returns
+// nil when there is neither.
+func reviewer(flag, kubeconfig string, own *rest.Config) (*rest.Config, error) {
+	var config *rest.Config
+	switch {
+	case kubeconfig != "":
+		var err error
+		if config, err = clientcmd.BuildConfigFromFlags("", kubeconfig); err != nil {
+			return nil, fmt.Errorf("--%s=%s: %w", flag, kubeconfig, err)
+		}
+	case own != nil:
+		config = rest.CopyConfig(own)
+	default:
+		return nil, nil
+	}
+	config.RateLimiter = nil
+	config.QPS, config.Burst = reviewsPerSecond, reviewsBurst
+	config.Timeout = 0 // the context of each review bounds it
+	return config, nil
+}
+
+// credentials tells who sent a request.
+type credentials struct {
+	authenticator.Request
+	// clientCA is what the server asks client certificates of; nil asks for none.
+	clientCA dynamiccertificates.CAContentProvider
+	// headers are those of a trusted front proxy; nil trusts none.
+	headers *authenticatorfactory.RequestHeaderConfig
+}
+
+// newCredentials uses the factory beneath the options' ApplyTo, which cannot be given
+// a rest.Config: the same authenticators, from the same options. Anonymous requests
+// are not authenticated: an open path needs no user, and every other refuses them.
+func newCredentials(config Config) (*credentials, error) {
+	options := config.Authentication
+	reviews, err := reviewer("authentication-kubeconfig", options.RemoteKubeConfigFile, config.REST)
+	if err != nil {
+		return nil, err
+	}
+	factory := authenticatorfactory.DelegatingAuthenticatorConfig{
+		CacheTTL:                 options.CacheTTL,
+		WebhookRetryBackoff:      options.WebhookRetryBackoff,
+		TokenAccessReviewTimeout: options.TokenRequestTimeout,
+	}
+	if reviews != nil {
+		if factory.TokenAccessReviewClient, err = authenticationclient.NewForConfig(reviews); err != nil {
+			return nil, fmt.Errorf("client for token reviews: %w", err)
+		}
+	}
+	if factory.ClientCertificateCAContentProvider, err = certificateCA(options, reviews); err != nil {
+		return nil, err
+	}
+	if factory.RequestHeaderConfig, err = options.RequestHeader.ToAuthenticationRequestHeaderConfig(); err != nil {
+		return nil, fmt.Errorf("--requestheader-client-ca-file=%s: %w", options.RequestHeader.ClientCAFile, err)
+	}
+	c := &credentials{clientCA: factory.ClientCertificateCAContentProvider, headers: factory.RequestHeaderConfig}
+	switch {
+	case c.headers == nil:
+	case c.clientCA == nil:
+		c.clientCA = c.headers.CAContentProvider
+	default:
+		c.clientCA = dynamiccertificates.NewUnionCAContentProvider(c.clientCA, c.headers.CAContentProvider)
+	}
+	if reviews == nil && c.clientCA == nil {
+		c.Request = authenticator.RequestFunc(nobody)
+		return c, nil
+	}
+	c.Request, _, err = factory.New()
+	return c, err
+}
+
+// nobody knows no credentials at all.
+func nobody(*http.Request) (*authenticator.Response, bool, error) { return nil, false, nil }
+
+// certificateCA returns the CA of client certificates, nil if none is accepted.
+func certificateCA(options *genericoptions.DelegatingAuthenticationOptions, reviews *rest.Config) (dynamiccertificates.CAContentProvider, error) {
+	if options.ClientCert != (genericoptions.ClientCertAuthenticationOptions{}) {
+		ca, err := options.ClientCert.GetClientCAContentProvider()
+		if err != nil {
+			return nil, fmt.Errorf("--client-ca-file=%s: %w", options.ClientCert.ClientCA, err)
+		}
+		return ca, nil
+	}
+	if options.SkipInClusterLookup {
+		return nil, nil
+	}
+	if reviews == nil {
+		return nil, errors.New("--authentication-skip-lookup=false needs an API server: give --authentication-kubeconfig, or skip the lookup")
+	}
+	client, err := kubernetes.NewForConfig(reviews)
+	if err != nil {
+		return nil, fmt.Errorf("client for the lookup of the client CA: %w", err)
+	}
+	return dynamiccertificates.NewDynamicCAFromConfigMapController("client-ca", metav1.NamespaceSystem, "extension-apiserver-authentication", "client-ca-file", client)
+}
+
+// newPermissions returns what decides on requests to paths that are not open.
+func newPermissions(config Config) (authorizer.Authorizer, error) {
+	options := config.Authorization
+	reviews, err := reviewer("authorization-kubeconfig", options.RemoteKubeConfigFile, config.REST)
+	if err != nil {
+		return nil, err
+	}
+	chain := []union.NamedAuthorizer{{
+		AuthorizerName: "always-allow-groups",
+		Authorizer:     authorizerfactory.NewPrivilegedGroups(options.AlwaysAllowGroups...),
+	}}
+	if reviews != nil {
+		client, err := authorizationclient.NewForConfig(reviews)
+		if err != nil {
+			return nil, fmt.Errorf("client for access reviews: %w", err)
+		}
+		delegate, err := authorizerfactory.DelegatingAuthorizerConfig{
+			SubjectAccessReviewClient: client,
+			AllowCacheTTL:             options.AllowCacheTTL,
+			DenyCacheTTL:              options.DenyCacheTTL,
+			WebhookRetryBackoff:       options.WebhookRetryBackoff,
+		}.New()
+		if err != nil {
+			return nil, fmt.Errorf("access reviews: %w", err)
+		}
+		chain = append(chain, union.NamedAuthorizer{AuthorizerName: "access-reviews", Authorizer: bounded(delegate, options.ClientTimeout)})
+	}
+	return union.New(chain...)
+}
+
+// bounded gives a review and its retries together no more than timeout.
+func bounded(inner authorizer.Authorizer, timeout time.Duration) authorizer.Authorizer {
+	return authorizer.AuthorizerFunc(func(ctx context.Context, attributes authorizer.Attributes) (authorizer.Decision, string, error) {
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		return inner.Authorize(ctx, attributes)
+	})
+}

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Incumbent Authors.
+
+package serving_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/incumbent-io/incumbent/pkg/serving"
+)
+
+func TestStopsListeningWhenItsContextEnds(t *testing.T) {
+	server, err := serving.Listen(defaults(t, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(ctx, echo) }()
+	// The first request waits for the certificate: the port is bound.
+	if status, body := send(t, browser(&tls.Config{}), "GET", "https://"+server.Address().String()+"/livez", ""); status != 200 || body != "/livez" {
+		t.Errorf("got %d %q, want 200 /livez", status, body)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+	if connection, err := net.Dial("tcp", server.Address().String()); err == nil {
+		_ = connection.Close()
+		t.Error("the port is still served after the end")
+	}
+}
+
+func TestListenNamesWhatIsWrong(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "missing")
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	port := taken.Addr().(*net.TCPAddr).Port
+	for name, tc := range map[string]struct {
+		change func(*serving.Config)
+		want   string
+	}{
+		"a port in use": {func(c *serving.Config) {
+			_ = c.SecureServing.Listener.Close()
+			c.SecureServing.Listener, c.SecureServing.BindAddress, c.SecureServing.BindPort = nil, net.IPv4(127, 0, 0, 1), port
+		}, "--bind-address=127.0.0.1 --secure-port=" + strconv.Itoa(port)},
+		"no port": {func(c *serving.Config) {
+			_ = c.SecureServing.Listener.Close()
+			c.SecureServing.Listener = nil
+		}, "--secure-port=0"},
+		"a missing certificate": {func(c *serving.Config) {
+			c.SecureServing.ServerCert.CertKey.CertFile, c.SecureServing.ServerCert.CertKey.KeyFile = missing, missing
+		}, missing},
+		"a missing kubeconfig":      {func(c *serving.Config) { c.Authentication.RemoteKubeConfigFile = missing }, "--authentication-kubeconfig=" + missing},
+		"another kubeconfig":        {func(c *serving.Config) { c.Authorization.RemoteKubeConfigFile = missing }, "--authorization-kubeconfig=" + missing},
+		"a missing client CA":       {func(c *serving.Config) { c.Authentication.ClientCert.ClientCA = missing }, "--client-ca-file=" + missing},
+		"a missing front proxy CA":  {func(c *serving.Config) { c.Authentication.RequestHeader.ClientCAFile = missing }, "--requestheader-client-ca-file=" + missing},
+		"a lookup without a server": {func(c *serving.Config) { c.Authentication.SkipInClusterLookup = false }, "--authentication-skip-lookup=false"},
+		"no options":                {func(c *serving.Config) { c.Authorization = nil }, "Defaults"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := defaults(t, nil)
+			listener := config.SecureServing.Listener
+			defer func() { _ = listener.Close() }()
+			tc.change(&config)
+			if _, err := serving.Listen(config); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want it to contain %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestReplacedCertificateFilesAreServed(t *testing.T) {
+	for name, put := range map[string]func(t *testing.T, dir string, certificate, key []byte){
+		"files that are replaced":  replaceFiles,
+		"a Secret that is mounted": replaceSecret,
+	} {
+		t.Run(name, func(t *testing.T) {
+			ca, dir := newAuthority(t), t.TempDir()
+			issue := func(name string) {
+				certificate, key := ca.issue(t, name)
+				put(t, dir, certificate, key)
+			}
+			issue("first.example")
+			config := defaults(t, nil)
+			config.SecureServing.ServerCert.CertKey.CertFile = filepath.Join(dir, "tls.crt")
+			config.SecureServing.ServerCert.CertKey.KeyFile = filepath.Join(dir, "tls.key")
+			address := serve(t, config, echo)
+			served := func() string {
+				connection, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = connection.Close() }()
+				return connection.ConnectionState().PeerCertificates[0].Subject.CommonName
+			}
+			if got := served(); got != "first.example" {
+				t.Errorf("at first: got the certificate of %s, want first.example", got)
+			}
+			for _, next := range []string{"second.example", "third.example"} {
+				issue(next)
+				eventually(t, "the certificate of "+next, func() bool { return served() == next })
+			}
+		})
+	}
+}
+
+// replaceFiles puts each file in the place of the last at once.
+func replaceFiles(t *testing.T, dir string, certificate, key []byte) {
+	for name, content := range map[string][]byte{"tls.crt": certificate, "tls.key": key} {
+		next := filepath.Join(dir, "next")
+		must(t, os.WriteFile(next, content, 0o600))
+		must(t, os.Rename(next, filepath.Join(dir, name)))
+	}
+}
+
+// replaceSecret does what the kubelet does in the volume of a Secret: the files are
+// links through a link to a directory, and that link is replaced.
+func replaceSecret(t *testing.T, dir string, certificate, key []byte) {
+	data, err := os.MkdirTemp(dir, "..version")
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(data, "tls.crt"), certificate, 0o600))
+	must(t, os.WriteFile(filepath.Join(data, "tls.key"), key, 0o600))
+	current, next := filepath.Join(dir, "..data"), filepath.Join(dir, "..data_tmp")
+	before, _ := os.Readlink(current)
+	must(t, os.Symlink(data, next))
+	must(t, os.Rename(next, current))
+	if before != "" {
+		must(t, os.RemoveAll(before))
+		return
+	}
+	for _, name := range []string{"tls.crt", "tls.key"} {
+		must(t, os.Symlink(filepath.Join("..data", name), filepath.Join(dir, name)))
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestCertificateDirectoryKeepsTheCertificate(t *testing.T) {
+	dir := t.TempDir()
+	var before []byte
+	for range 2 {
+		t.Run("start", func(t *testing.T) {
+			config := defaults(t, nil)
+			config.SecureServing.ServerCert.CertDirectory = dir
+			url := "https://" + serve(t, config, echo)
+			if status, body := send(t, browser(&tls.Config{}), "GET", url+"/livez", ""); status != 200 {
+				t.Errorf("got %d %q, want 200", status, body)
+			}
+		})
+		written, err := os.ReadFile(filepath.Join(dir, "test.crt"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if before != nil && string(before) != string(written) {
+			t.Error("the second start has made another certificate")
+		}
+		before = written
+	}
+}
+
+func TestPlainHTTPIsToldToUseHTTPS(t *testing.T) {
+	address := serve(t, defaults(t, nil), echo)
+	response, err := http.Get("http://" + address + "/livez")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, _ := io.ReadAll(response.Body)
+	if response.StatusCode != 400 || !strings.Contains(string(body), "HTTPS server") {
+		t.Errorf("got %d %q, want 400 and a word about HTTPS", response.StatusCode, body)
+	}
+}
+
+func TestOldTLSIsRefused(t *testing.T) {
+	address := serve(t, defaults(t, nil), echo)
+	for version, want := range map[uint16]bool{tls.VersionTLS10: false, tls.VersionTLS11: false, tls.VersionTLS12: true, tls.VersionTLS13: true} {
+		connection, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true, MinVersion: version, MaxVersion: version})
+		if err == nil {
+			_ = connection.Close()
+		}
+		if got := err == nil; got != want {
+			t.Errorf("%s: accepted %v (%v), want %v", tls.VersionName(version), got, err, want)
+		}
+	}
+}
+
+func TestOversizedRequestsAreRefused(t *testing.T) {
+	config := defaults(t, nil)
+	config.Authorization.AlwaysAllowPaths = []string{"/*"}
+	address := serve(t, config, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
+		}
+	}))
+	exchange := func(headers string, body int) string {
+		connection, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = connection.Close() }()
+		go func() { // the server may answer, and hang up, before it has all
+			_, _ = fmt.Fprintf(connection, "PUT / HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n", headers, body)
+			_, _ = io.WriteString(connection, strings.Repeat("x", body))
+		}()
+		status, err := bufio.NewReader(connection).ReadString('\n')
+		if err != nil {
+			t.Fatalf("no answer: %v", err)
+		}
+		return strings.TrimSpace(status)
+	}
+	if got := exchange("", 1<<20); !strings.Contains(got, " 200 ") {
+		t.Errorf("a body of 1 MiB: got %q, want 200", got)
+	}
+	if got := exchange("", 1<<20+1); !strings.Contains(got, " 413 ") {
+		t.Errorf("a larger body: got %q, want 413", got)
+	}
+	if got := exchange("X: "+strings.Repeat("x", 2<<20)+"\r\n", 0); !strings.Contains(got, " 431 ") {
+		t.Errorf("a header of 2 MiB: got %q, want 431", got)
+	}
+}
