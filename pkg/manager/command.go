@@ -69,7 +69,8 @@ leaves or dies.
 Subcommands:
   %[2]s controllers   list the controllers, which are enabled, and why
   %[2]s preflight     check whether the APIs and permissions that are needed are there
-  %[2]s rbac          print the RBAC that the enabled controllers need`, name, command),
+  %[2]s rbac          print the RBAC that the enabled controllers need
+  %[2]s status        show who leads, and what every controller does, on all replicas`, name, command),
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return fmt.Errorf("unknown command %q; see %s --help", args[0], cmd.CommandPath())
@@ -112,7 +113,7 @@ Subcommands:
 	columns, _, _ := term.TerminalSize(root.OutOrStdout())
 	cliflag.SetUsageAndHelpFunc(root, sections, columns)
 
-	for _, sub := range []*cobra.Command{newControllersCommand(line), newPreflightCommand(line), newRBACCommand(name, line)} {
+	for _, sub := range []*cobra.Command{newControllersCommand(line), newPreflightCommand(line), newRBACCommand(name, line), newStatusCommand(name, line)} {
 		own := cliflag.NamedFlagSets{}
 		own.FlagSet(sub.Name()).AddFlagSet(sub.Flags())
 		for _, section := range sections.Order {
