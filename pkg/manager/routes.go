@@ -116,7 +116,7 @@ func (g *group) status() status.Group {
 		s.Lease = g.LeaseNamespace + "/" + g.LeaseName
 	}
 	if !g.competing() {
-		s.State = "idle"
+		s.State = status.Idle
 	}
 	return s
 }

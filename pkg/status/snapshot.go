@@ -67,8 +67,14 @@ type Group struct {
 	LastError string `json:"lastError,omitempty"`
 }
 
-// Leader is the Group.State of the replica that leads.
-const Leader = "leader"
+// States of a Group that others than its replica ask for.
+const (
+	// Leader is the state of the replica that leads.
+	Leader = "leader"
+	// Idle is the state of a replica that does not compete, because no controller of
+	// the group is enabled.
+	Idle = "idle"
+)
 
 // Controller is a controller as one replica sees it.
 type Controller struct {
