@@ -897,6 +897,9 @@ func (e *engine) publish() {
 	s := &snapshot{known: e.view.known, renewed: e.view.since, lastContact: e.contact}
 	s.State = e.state
 	s.Holder, s.Transitions = e.view.record.HolderIdentity, max(e.view.transitions, 0)
+	if s.Holder != "" {
+		s.HolderEpoch, s.HolderSince = epochOf(e.view.object), e.view.record.AcquireTime.Time
+	}
 	s.Contacted = e.answered
 	if text, at := e.complain.newest(); text != "" {
 		s.LastError, s.LastErrorAt = text, ago(e.cfg.Clock.Read(), at)

@@ -29,6 +29,10 @@ type Status struct {
 	State State
 	// Holder is the holder in the newest record seen, "" if there is none.
 	Holder string
+	// HolderEpoch is the epoch of the holder's term, and HolderSince when it began by
+	// the holder's clock; zero without a holder.
+	HolderEpoch int64
+	HolderSince time.Time
 	// Transitions is the number in the newest record seen.
 	Transitions int32
 	// Epoch is the epoch of this candidate's term, 0 without one.

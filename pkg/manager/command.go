@@ -30,23 +30,34 @@ import (
 )
 
 // Main runs the command line of the manager called name and returns the exit code:
-// 0 after a complete stop, 1 otherwise. It may be called once per process.
+// 0 after a complete stop, 1 otherwise, and 2 if the status subcommand has shown that
+// something is not as it should be. It may be called once per process.
 func Main(name string, registry *controllers.Registry) int {
 	err := cli.RunNoErrOutput(NewCommand(name, registry))
 	var running *runError
+	var flawed *flawedError
+	code := 1
 	switch {
 	case err == nil:
 		return 0
+	case errors.As(err, &flawed):
+		code = 2
+		printMistakes(err)
 	case errors.As(err, &running):
 		// The process ran and has logged so far; its end belongs into the log too.
 		klog.ErrorS(running.error, "Manager ended")
 		klog.Flush()
 	default:
-		for line := range strings.Lines(err.Error()) { // a line for each mistake
-			fmt.Fprintf(os.Stderr, "Error: %s\n", strings.TrimSpace(line))
-		}
+		printMistakes(err)
 	}
-	return 1
+	return code
+}
+
+// printMistakes prints a line for each.
+func printMistakes(err error) {
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintf(os.Stderr, "Error: %s\n", strings.TrimSpace(line))
+	}
 }
 
 // runError is an error of a manager that had started.
@@ -70,7 +81,7 @@ Subcommands:
   %[2]s controllers   list the controllers, which are enabled, and why
   %[2]s preflight     check whether the APIs and permissions that are needed are there
   %[2]s rbac          print the RBAC that the enabled controllers need
-  %[2]s status        show who leads, and what every controller does, on all replicas`, name, command),
+  %[2]s status        show who leads and what every controller does, on all replicas`, name, command),
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return fmt.Errorf("unknown command %q; see %s --help", args[0], cmd.CommandPath())
@@ -113,7 +124,7 @@ Subcommands:
 	columns, _, _ := term.TerminalSize(root.OutOrStdout())
 	cliflag.SetUsageAndHelpFunc(root, sections, columns)
 
-	for _, sub := range []*cobra.Command{newControllersCommand(line), newPreflightCommand(line), newRBACCommand(name, line), newStatusCommand(name, line)} {
+	for _, sub := range []*cobra.Command{newControllersCommand(line), newPreflightCommand(line), newRBACCommand(name, line)} {
 		own := cliflag.NamedFlagSets{}
 		own.FlagSet(sub.Name()).AddFlagSet(sub.Flags())
 		for _, section := range sections.Order {
@@ -122,6 +133,11 @@ Subcommands:
 		cliflag.SetUsageAndHelpFunc(sub, own, columns)
 		root.AddCommand(sub)
 	}
+	show, shown := newStatusCommand(name), cliflag.NamedFlagSets{}
+	shown.FlagSet(show.Name()).AddFlagSet(show.Flags())
+	shown.FlagSet(show.Name()).AddFlag(sections.FlagSet("API client").Lookup("kubeconfig"))
+	cliflag.SetUsageAndHelpFunc(show, shown, columns)
+	root.AddCommand(show)
 	root.CompletionOptions.DisableDefaultCmd = true
 	return root
 }

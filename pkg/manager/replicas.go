@@ -4,7 +4,10 @@
 package manager
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,175 +15,207 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/httpstream"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/portforward"
-	"k8s.io/client-go/transport/spdy"
 
 	"github.com/incumbent-io/incumbent/pkg/status"
 )
 
-// find returns whom to ask.
-func (r *replicas) find(ctx context.Context) ([]replica, error) {
-	if r.address != "" {
-		return []replica{{name: r.address, connect: at(r.address)}}, nil
-	}
-	client, err := kubernetes.NewForConfig(r.rest)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	pods, err := client.CoreV1().Pods(r.namespace).List(ctx, metav1.ListOptions{LabelSelector: r.selector})
-	if err != nil {
-		return nil, fmt.Errorf("cannot look for the manager's Pods in namespace %s: %w", r.namespace, err)
+// replica is one that can be asked for its status.
+type replica struct {
+	name    string
+	address string // HOST:PORT, for TLS and the request
+	// dial connects to it; nil dials the address.
+	dial func(context.Context, string, string) (net.Conn, error)
+	// trusted says that the way to it is authenticated without its certificate.
+	trusted bool
+	// problem says why it cannot be asked.
+	problem error
+}
+
+// finder finds replicas by their Pods.
+type finder struct {
+	config    *rest.Config
+	client    kubernetes.Interface
+	namespace string
+	selector  string
+	port      int  // of a Pod that names none https
+	direct    bool // connect to status.podIP
+}
+
+// find returns a replica for each Pod that is to run one.
+func (f *finder) find(ctx context.Context) ([]replica, error) {
+	pods, err := f.client.CoreV1().Pods(f.namespace).List(ctx, metav1.ListOptions{LabelSelector: f.selector})
+	switch {
+	case apierrors.IsForbidden(err):
+		return nil, fmt.Errorf("cannot find the replicas: %w; grant list on pods, or name the replicas by --address", err)
+	case err != nil:
+		return nil, fmt.Errorf("cannot find the replicas: %w", err)
 	}
 	var found []replica
-	for _, pod := range pods.Items {
-		if pod.Status.Phase == corev1.PodRunning && pod.DeletionTimestamp == nil {
-			found = append(found, r.reach(client, &pod))
+	for i := range pods.Items {
+		if pod := &pods.Items[i]; pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed {
+			found = append(found, f.replica(pod))
 		}
 	}
 	if len(found) == 0 {
-		return nil, fmt.Errorf("no Pod runs in namespace %s with labels %s; say where the manager is by --namespace and --selector, or by --address", r.namespace, r.selector)
+		return nil, fmt.Errorf("no Pod in the namespace %q has the labels %q; set --namespace and --selector to those of the manager's Pods, or name the replicas by --address", f.namespace, f.selector)
 	}
 	return found, nil
 }
 
-// reach says how to reach a Pod.
-func (r *replicas) reach(client kubernetes.Interface, pod *corev1.Pod) replica {
-	port := r.port
+func (f *finder) replica(pod *corev1.Pod) replica {
+	r := replica{name: pod.Namespace + "/" + pod.Name}
+	if pod.Status.Phase != corev1.PodRunning || pod.Status.PodIP == "" {
+		r.problem = fmt.Errorf("the Pod is %s", strings.ToLower(string(cmp.Or(pod.Status.Phase, corev1.PodPending))))
+		return r
+	}
+	port := httpsPort(pod, f.port)
+	r.address = net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(port))
+	if !f.direct {
+		r.trusted = true // the API server answers for whom it connects to
+		r.dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return tunnel(ctx, f.config, f.client, pod, port)
+		}
+	}
+	return r
+}
+
+// httpsPort is the container port called https, or else the other.
+func httpsPort(pod *corev1.Pod, other int) int {
 	for _, container := range pod.Spec.Containers {
-		for _, named := range container.Ports {
-			if named.Name == "https" {
-				port = int(named.ContainerPort)
+		for _, port := range container.Ports {
+			if port.Name == "https" {
+				return int(port.ContainerPort)
 			}
 		}
 	}
-	one := replica{name: pod.Namespace + "/" + pod.Name}
-	if r.direct {
-		one.connect = at("https://" + net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(port)))
-		return one
-	}
-	target := client.CoreV1().RESTClient().Post().Resource("pods").Namespace(pod.Namespace).Name(pod.Name).SubResource("portforward").URL()
-	one.connect = func(ctx context.Context) (string, func(), error) {
-		dialer, err := r.dialer(target)
-		if err != nil {
-			return "", nil, err
-		}
-		return forward(ctx, dialer, port)
-	}
-	return one
+	return other
 }
 
-// at connects to an address.
-func at(address string) func(context.Context) (string, func(), error) {
-	return func(context.Context) (string, func(), error) { return address, func() {}, nil }
+// asker asks replicas for their status.
+type asker struct {
+	// credentials are sent to every replica; the server that they name is not asked.
+	credentials *rest.Config
+	tls         trust
 }
 
-// dialer opens a port-forward by a WebSocket, or by SPDY where the API server, or what
-// is before it, knows no better.
-func (r *replicas) dialer(target *url.URL) (httpstream.Dialer, error) {
-	transport, upgrader, err := spdy.RoundTripperFor(r.rest)
-	if err != nil {
-		return nil, err
-	}
-	old := spdy.NewDialer(upgrader, &http.Client{Transport: transport}, http.MethodPost, target)
-	socket, err := portforward.NewSPDYOverWebsocketDialer(target, r.rest)
-	if err != nil {
-		return nil, err
-	}
-	return portforward.NewFallbackDialer(socket, old, func(err error) bool {
-		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
-	}), nil
+// trust says whose certificates count on a way that proves nothing by itself.
+type trust struct {
+	caFile, serverName string
+	insecure           bool
 }
 
-// forward makes a port of this machine that leads to the Pod's, until disconnect is
-// called.
-func forward(ctx context.Context, dialer httpstream.Dialer, port int) (address string, disconnect func(), err error) {
-	stop, ready := make(chan struct{}), make(chan struct{})
-	forwarder, err := portforward.NewOnAddresses(dialer, []string{"127.0.0.1"}, []string{fmt.Sprintf("0:%d", port)}, stop, ready, io.Discard, io.Discard)
-	if err != nil {
-		return "", nil, err
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- forwarder.ForwardPorts() }()
-	disconnect = func() {
-		close(stop)
-		<-ended
-	}
-	select {
-	case <-ready:
-	case err := <-ended:
-		return "", nil, fmt.Errorf("port-forward: %w", err)
-	case <-ctx.Done():
-		go disconnect() // a dial that hangs must not hold up the others
-		return "", nil, fmt.Errorf("port-forward: no connection within %v", askTimeout)
-	}
-	ports, err := forwarder.GetPorts()
-	if err != nil {
-		disconnect()
-		return "", nil, err
-	}
-	return fmt.Sprintf("https://127.0.0.1:%d", ports[0].Local), disconnect, nil
+// answer is the status of a replica, or why there is none.
+type answer struct {
+	replica  string
+	snapshot status.Snapshot
+	err      error
 }
 
-// askOne asks one replica.
-func (r *replicas) askOne(ctx context.Context, one replica) (*status.Snapshot, error) {
-	client, err := r.client()
-	if err != nil {
-		return nil, err
+// askAll asks all replicas at once. The answers are in their order.
+func (a *asker) askAll(ctx context.Context, replicas []replica) []answer {
+	answers := make([]answer, len(replicas))
+	var asked sync.WaitGroup
+	for i, r := range replicas {
+		asked.Go(func() {
+			answers[i] = answer{replica: r.name, err: r.problem}
+			if r.problem == nil {
+				answers[i].snapshot, answers[i].err = a.ask(ctx, r)
+			}
+		})
 	}
-	address, disconnect, err := one.connect(ctx)
-	if err != nil {
-		return nil, err
+	asked.Wait()
+	return answers
+}
+
+// maxStatus bounds what is read of an answer, in bytes.
+const maxStatus = 16 << 20
+
+func (a *asker) ask(ctx context.Context, r replica) (snapshot status.Snapshot, err error) {
+	config := rest.CopyConfig(a.credentials)
+	config.Host, config.APIPath = "https://"+r.address, ""
+	config.CAData, config.CAFile = nil, a.tls.caFile
+	config.ServerName, config.Insecure = a.tls.serverName, a.tls.insecure
+	if r.trusted {
+		config.CAFile, config.ServerName, config.Insecure = "", "", true
 	}
-	defer disconnect()
+	config.Dial = r.dial
+	if config.Dial == nil {
+		config.Dial = (&net.Dialer{}).DialContext
+	}
+	config.Proxy = func(*http.Request) (*url.URL, error) { return nil, nil }
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return snapshot, err
+	}
 	defer client.CloseIdleConnections()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(address, "/")+"/controllers?format=json", nil)
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse } // the token is for this replica
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, config.Host+"/controllers?format=json", nil)
 	if err != nil {
-		return nil, err
+		return snapshot, err
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		return nil, err
+		return snapshot, unreached(err)
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, 16<<20))
-	switch {
-	case err != nil:
-		return nil, err
-	case response.StatusCode == http.StatusUnauthorized:
-		return nil, errors.New("it does not accept the credentials (401): give --token, for instance one of `kubectl create token`; a client certificate needs a manager that runs with --client-ca-file")
-	case response.StatusCode == http.StatusForbidden:
-		return nil, errors.New("it refuses (403): the user needs \"get\" on the nonResourceURL /controllers")
-	case response.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("it answers %s: %.200s", response.Status, strings.TrimSpace(string(body)))
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxStatus))
+	if err != nil {
+		return snapshot, unreached(err)
 	}
-	snapshot := &status.Snapshot{}
-	if err := json.Unmarshal(body, snapshot); err != nil {
-		return nil, fmt.Errorf("what it answers is not a status: %w", err)
+	if response.StatusCode != http.StatusOK {
+		return snapshot, refused(response.StatusCode, strings.TrimSpace(string(body)))
+	}
+	if err := json.Unmarshal(body, &snapshot); err != nil || snapshot.Manager == "" {
+		return snapshot, errors.New("what answers is not a manager: /controllers is not the status of one")
 	}
 	return snapshot, nil
 }
 
-// client sends the credentials of the kubeconfig, or the token, to a replica.
-func (r *replicas) client() (*http.Client, error) {
-	config := rest.CopyConfig(r.rest)
-	config.TLSClientConfig = rest.TLSClientConfig{
-		CertFile: config.CertFile, CertData: config.CertData, KeyFile: config.KeyFile, KeyData: config.KeyData,
-		CAFile: r.authority, Insecure: r.authority == "",
+// unreached says what helps where no answer came.
+func unreached(err error) error {
+	var authority x509.UnknownAuthorityError
+	var host x509.HostnameError
+	var verification *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &host):
+		return fmt.Errorf("%w; give a name that the certificate has by --tls-server-name", err)
+	case errors.As(err, &authority), errors.As(err, &verification):
+		return fmt.Errorf("%w; give its CA by --certificate-authority, or trust whatever answers by --insecure-skip-tls-verify: it gets your credentials", err)
+	case errors.Is(err, context.DeadlineExceeded), os.IsTimeout(err):
+		return fmt.Errorf("no answer within %v: %w", statusTimeout, err)
 	}
-	config.Timeout = 0 // the context bounds it
-	if r.token != "" {
-		config = rest.AnonymousClientConfig(config)
-		config.BearerToken = r.token
+	return err
+}
+
+// refused says what helps against an answer that is not the status.
+func refused(code int, body string) error {
+	switch code {
+	case http.StatusUnauthorized:
+		return errors.New("401: it does not accept these credentials; it takes bearer tokens of the cluster (--token-file), and client certificates only of a CA that it was told (--client-ca-file or --authentication-skip-lookup=false of the manager)")
+	case http.StatusForbidden:
+		return fmt.Errorf("403: grant the verb get on the nonResourceURL /controllers: %s", messageOf(body))
+	case http.StatusNotFound:
+		return errors.New("404: what answers has no /controllers, so it is not a manager")
 	}
-	return rest.HTTPClientFor(config)
+	return fmt.Errorf("%d: %s", code, messageOf(body))
+}
+
+// messageOf is the message of a Status object, or the text itself.
+func messageOf(body string) string {
+	var object metav1.Status
+	if json.Unmarshal([]byte(body), &object) == nil && object.Message != "" {
+		return object.Message
+	}
+	const most = 300
+	return body[:min(len(body), most)]
 }

@@ -108,14 +108,15 @@ func runs(state runner.State) bool {
 func (g *group) status() status.Group {
 	e := g.current().Status()
 	s := status.Group{
-		Name: g.Name, State: candidateState(e.State), Holder: e.Holder, Epoch: e.Epoch, Since: e.TermSince,
+		Name: g.Name, State: candidateState(e.State), Holder: e.Holder, HolderEpoch: e.HolderEpoch, HolderSince: e.HolderSince,
+		Epoch: e.Epoch, Since: e.TermSince,
 		LeaseAge: metav1.Duration{Duration: e.LeaseAge}, FenceOpen: e.FenceOpen, InFlight: e.InFlight, LastError: e.LastError,
 	}
 	if e.State != leaderelection.StateUnelected {
 		s.Lease = g.LeaseNamespace + "/" + g.LeaseName
 	}
 	if !g.competing() {
-		s.State = "idle"
+		s.State = status.Idle
 	}
 	return s
 }

@@ -4,135 +4,223 @@
 package manager
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"slices"
+	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/component-base/term"
 
 	"github.com/incumbent-io/incumbent/pkg/options"
 	"github.com/incumbent-io/incumbent/pkg/status"
 )
 
-// askTimeout bounds the question to one replica, with the connection to it.
-const askTimeout = 10 * time.Second
+// statusTimeout bounds the status subcommand.
+const statusTimeout = 10 * time.Second
 
-// newStatusCommand shows what the replicas say of themselves.
-func newStatusCommand(name string, line *options.CommandLine) *cobra.Command {
-	var output string
-	r := replicas{}
+// flawedError says what is wrong in a picture that was printed. The exit code of the
+// process is 2 then.
+type flawedError struct{ error }
+
+func (e *flawedError) Unwrap() error { return e.error }
+
+// statusFlags are the flags of the status subcommand.
+type statusFlags struct {
+	kubeconfig, context string
+	namespace, selector string
+	addresses           []string
+	port                int
+	direct              bool
+	tokenFile           string
+	tls                 trust
+}
+
+// newStatusCommand shows what runs where.
+func newStatusCommand(name string) *cobra.Command {
+	f := statusFlags{selector: "app.kubernetes.io/name=" + name, port: options.DefaultSecurePort}
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show who leads, and what every controller does, on all replicas",
-		Long: "Asks every replica for its status, and shows all of them as one picture.\n\n" +
-			"It finds the Pods by --namespace and --selector, and connects to each by a port-forward\n" +
-			"through the API server, or with --direct to the Pod's address, or it asks --address alone.\n" +
-			"It sends the credentials of the kubeconfig: their user needs \"get\" on the nonResourceURL\n" +
-			"/controllers, and for a port-forward \"create\" on pods/portforward. A client certificate\n" +
-			"counts only if the manager runs with --client-ca-file; otherwise give --token.\n\n" +
-			"The exit code is 1 if a replica did not answer, or none was found.",
+		Short: "Show who leads and what every controller does, on all replicas",
+		Long: "Asks every replica for its status and prints one picture: who leads each lease group since\n" +
+			"when and under which epoch, how fresh the lease is, and the state of each controller.\n\n" +
+			"The replicas are the Pods with the labels of --selector in --namespace. The API server forwards\n" +
+			"the connections to them (which takes the permission to create pods/portforward), or with --direct\n" +
+			"they go to the Pods' addresses; --address names replicas outside of Pods. Each replica gets the\n" +
+			"credentials of the kubeconfig file, or those of --token-file, whose user must be allowed to get\n" +
+			"the nonResourceURL /controllers.\n\n" +
+			"Exit codes: 0, all is as it should be; 1, nothing could be shown; 2, a replica did not answer,\n" +
+			"or a lease group does not have one leader.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if output != "text" && output != "json" {
-				return fmt.Errorf("--output=%q is not a form of the status; use text or json", output)
-			}
-			opts, err := line.Load()
+			f.kubeconfig = cmd.Flag("kubeconfig").Value.String()
+			ctx, cancel := context.WithTimeout(cmd.Context(), statusTimeout)
+			defer cancel()
+			answers, err := f.ask(ctx)
 			if err != nil {
 				return err
 			}
-			config, err := opts.Complete(func(string) string { return "" }) // it is not in the manager's Pod
-			if err != nil {
+			columns, _, _ := term.TerminalSize(cmd.OutOrStdout()) // 0 where it is none
+			picture, flaws := assemble(answers, len(f.addresses) == 0)
+			if len(picture) == 0 {
+				return errors.Join(flaws...)
+			}
+			if err := status.WriteText(cmd.OutOrStdout(), columns, picture...); err != nil {
 				return err
 			}
-			r.rest, r.port = config.REST, config.Port
-			snapshots, err := r.ask(cmd.Context())
-			if len(snapshots) == 0 && err != nil {
-				return err
+			if len(flaws) > 0 {
+				return &flawedError{errors.Join(flaws...)}
 			}
-			if output == "json" {
-				return errors.Join(printJSON(cmd.OutOrStdout(), snapshots), err)
-			}
-			columns, _, _ := term.TerminalSize(cmd.OutOrStdout())
-			return errors.Join(status.WriteText(cmd.OutOrStdout(), columns, snapshots...), err)
+			return nil
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVarP(&output, "output", "o", "text", "Form of the status: text or json, which is a list with an object of each replica.")
-	flags.StringVarP(&r.namespace, "namespace", "n", name+"-system", "Namespace of the manager's Pods.")
-	flags.StringVarP(&r.selector, "selector", "l", "app.kubernetes.io/name="+name, "Label selector of the manager's Pods.")
-	flags.BoolVar(&r.direct, "direct", false, "Connect to the Pods' addresses instead of by a port-forward.")
-	flags.StringVar(&r.address, "address", "", "Ask this address alone, for instance https://10.0.0.7:10257, and look for no Pods.")
-	flags.StringVar(&r.token, "token", "", "Bearer token to send instead of the kubeconfig's credentials.")
-	flags.StringVar(&r.authority, "certificate-authority", "", "File of the CA of the replicas' certificates, for --direct and --address.")
-	flags.BoolVar(&r.insecure, "insecure-skip-tls-verify", false, "With --direct and --address, do not verify the replicas' certificates: whoever answers gets the credentials.")
+	flags.StringVar(&f.context, "context", f.context, "Context of the kubeconfig file to use. Default: its current one.")
+	flags.StringVarP(&f.namespace, "namespace", "n", f.namespace, "Namespace of the Pods. Default: that of the kubeconfig file.")
+	flags.StringVarP(&f.selector, "selector", "l", f.selector, "Labels of the Pods.")
+	flags.StringSliceVar(&f.addresses, "address", f.addresses, "HOST:PORT of a replica to ask instead of Pods; may be given several times.")
+	flags.IntVar(&f.port, "port", f.port, "Port of Pods without a container port called https.")
+	flags.BoolVar(&f.direct, "direct", f.direct, "Connect to the addresses of the Pods (status.podIP) instead of through the API server.")
+	flags.StringVar(&f.tokenFile, "token-file", f.tokenFile, "File with the bearer token to send to the replicas, instead of the kubeconfig file's credentials.")
+	flags.StringVar(&f.tls.caFile, "certificate-authority", f.tls.caFile, "File with the CA of the replicas' certificates. Only for --direct and --address, which by default trust the CAs of the system.")
+	flags.StringVar(&f.tls.serverName, "tls-server-name", f.tls.serverName, "Name that the replicas' certificates have. Only for --direct and --address, which by default expect the address.")
+	flags.BoolVar(&f.tls.insecure, "insecure-skip-tls-verify", f.tls.insecure, "Trust any certificate. Whoever answers gets the credentials. Only for --direct and --address.")
 	return cmd
 }
 
-// replicas asks the replicas of a manager for their status.
-type replicas struct {
-	rest                *rest.Config
-	port                int // where they serve, unless their Pods say otherwise
-	namespace, selector string
-	direct, insecure    bool
-	address             string
-	token, authority    string
-}
-
-// replica is one of them, and how to reach it.
-type replica struct {
-	name    string
-	connect func(context.Context) (address string, disconnect func(), err error)
-}
-
-// ask returns what the replicas say. The error has a line for each that did not answer.
-func (r *replicas) ask(ctx context.Context) ([]status.Snapshot, error) {
-	if err := r.validate(); err != nil {
+// ask finds the replicas and asks them.
+func (f *statusFlags) ask(ctx context.Context) ([]answer, error) {
+	if err := f.validate(); err != nil {
 		return nil, err
 	}
-	all, err := r.find(ctx)
+	config, namespace, err := f.restConfig()
 	if err != nil {
 		return nil, err
 	}
-	snapshots, errs := make([]*status.Snapshot, len(all)), make([]error, len(all))
-	var asked sync.WaitGroup
-	for i, one := range all {
-		asked.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, askTimeout)
-			defer cancel()
-			snapshot, err := r.askOne(ctx, one)
-			if err != nil {
-				errs[i] = fmt.Errorf("%s: %w", one.name, err)
-			}
-			snapshots[i] = snapshot
-		})
+	var replicas []replica
+	for _, address := range f.addresses {
+		replicas = append(replicas, replica{name: address, address: address})
 	}
-	asked.Wait()
-	var answers []status.Snapshot
-	for _, snapshot := range snapshots {
-		if snapshot != nil {
-			answers = append(answers, *snapshot)
+	if len(f.addresses) == 0 {
+		client, err := kubernetes.NewForConfig(config)
+		if err != nil {
+			return nil, err
+		}
+		pods := finder{config: config, client: client, namespace: namespace, selector: f.selector, port: f.port, direct: f.direct}
+		if replicas, err = pods.find(ctx); err != nil {
+			return nil, err
 		}
 	}
-	return answers, errors.Join(errs...)
+	credentials := config
+	if f.tokenFile != "" {
+		credentials = &rest.Config{BearerTokenFile: f.tokenFile}
+	}
+	return (&asker{credentials: credentials, tls: f.tls}).askAll(ctx, replicas), nil
 }
 
-// validate finds flags that do not go together.
-func (r *replicas) validate() error {
-	byItself := r.address != "" || r.direct
-	switch {
-	case r.address != "" && !strings.HasPrefix(r.address, "https://"):
-		return fmt.Errorf("--address=%q is not an address of a manager; give it as https://HOST:PORT", r.address)
-	case r.address != "" && r.direct:
-		return errors.New("--address and --direct are two ways to say whom to ask; give one of them")
-	case byItself && r.authority == "" && !r.insecure:
-		return errors.New("--direct and --address need to know whom to trust with the credentials: give --certificate-authority=FILE, or --insecure-skip-tls-verify if the replicas' certificates are self-signed and the network is yours")
-	case !byItself && (r.authority != "" || r.insecure):
-		return errors.New("--certificate-authority and --insecure-skip-tls-verify go with --direct or --address; a port-forward is secured by the API server")
+func (f *statusFlags) validate() error {
+	var errs []error
+	for _, address := range f.addresses {
+		host, port, err := net.SplitHostPort(address)
+		if number, parse := strconv.ParseUint(port, 10, 16); err != nil || parse != nil || number == 0 || host == "" {
+			errs = append(errs, fmt.Errorf("--address=%q is not an address; use HOST:PORT", address))
+		}
 	}
-	return nil
+	if len(f.addresses) > 0 && f.direct {
+		errs = append(errs, errors.New("--direct is about the addresses of Pods; it does not go with --address"))
+	}
+	own := f.tls != trust{}
+	if own && len(f.addresses) == 0 && !f.direct {
+		errs = append(errs, errors.New("--certificate-authority, --tls-server-name and --insecure-skip-tls-verify go with --direct or --address; a connection that the API server forwards needs none of them"))
+	}
+	if f.tls.insecure && f.tls.caFile != "" {
+		errs = append(errs, errors.New("--insecure-skip-tls-verify and --certificate-authority exclude each other; give one of them"))
+	}
+	if f.port < 1 || f.port > 65535 {
+		errs = append(errs, fmt.Errorf("--port=%d is not a port; use 1 to 65535", f.port))
+	}
+	return errors.Join(errs...)
+}
+
+// restConfig returns how to reach the API server, and the namespace of the Pods. By
+// default it looks where kubectl does. With --address and --token-file it is empty.
+func (f *statusFlags) restConfig() (*rest.Config, string, error) {
+	if len(f.addresses) > 0 && f.tokenFile != "" {
+		return &rest.Config{}, "", nil
+	}
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = f.kubeconfig
+	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: f.context})
+	config, err := loader.ClientConfig()
+	if err != nil {
+		return nil, "", fmt.Errorf("no usable kubeconfig: %w; pass --kubeconfig=PATH, or --address=HOST:PORT with --token-file=PATH", err)
+	}
+	namespace, _, err := loader.Namespace()
+	if err != nil {
+		return nil, "", err
+	}
+	config.UserAgent = "incumbent-status/" + options.Version()
+	return config, cmp.Or(f.namespace, namespace), nil
+}
+
+// assemble returns what the replicas say, and what is wrong with the whole. all says
+// that there are no replicas beside those that were asked.
+func assemble(answers []answer, all bool) (picture []status.Snapshot, flaws []error) {
+	for _, a := range answers {
+		if a.err != nil {
+			flaws = append(flaws, fmt.Errorf("%s: %w", a.replica, a.err))
+			all = false
+			continue
+		}
+		picture = append(picture, a.snapshot)
+	}
+	return picture, append(flaws, leaderless(picture, all)...)
+}
+
+// leaderless returns an error for each lease group that replicas compete for and that
+// does not have one leader, as far as can be told.
+func leaderless(picture []status.Snapshot, all bool) (flaws []error) {
+	type seats struct {
+		elsewhere bool // somebody who was not asked may lead
+		leaders   []string
+	}
+	groups, answered := map[string]*seats{}, map[string]bool{}
+	for _, s := range picture {
+		answered[s.Identity] = true
+	}
+	var names []string
+	for _, s := range picture {
+		for _, g := range s.Groups {
+			if g.Lease == "" || g.State == status.Idle {
+				continue
+			}
+			if groups[g.Name] == nil {
+				groups[g.Name] = &seats{}
+				names = append(names, g.Name)
+			}
+			seat := groups[g.Name]
+			if g.State == status.Leader {
+				seat.leaders = append(seat.leaders, s.Identity)
+			}
+			seat.elsewhere = seat.elsewhere || !all && g.Holder != "" && !answered[g.Holder]
+		}
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		switch seat := groups[name]; {
+		case len(seat.leaders) > 1:
+			flaws = append(flaws, fmt.Errorf("the lease group %q had %d leaders while the replicas were asked, one after the other: %s; if that stays so, look at the Lease and at the clocks", name, len(seat.leaders), strings.Join(seat.leaders, ", ")))
+		case len(seat.leaders) == 0 && !seat.elsewhere:
+			flaws = append(flaws, fmt.Errorf("nobody leads the lease group %q", name))
+		}
+	}
+	return flaws
 }

@@ -44,8 +44,6 @@ type Config struct {
 	Controllers []Controller
 	// Serving says where and to whom is served; nil serves nothing.
 	Serving *serving.Config
-	// Port is --secure-port.
-	Port int
 	// Profiling serves profiles of the process, too.
 	Profiling bool
 	// Logging is applied once per process, by manager.Main.
@@ -142,7 +140,6 @@ func (o *Options) Complete(getenv func(string) string) (*Config, error) {
 		Namespace:   namespace,
 		Controllers: o.completeControllers(),
 		Serving:     o.completeServing(config),
-		Port:        o.serving.SecureServing.BindPort,
 		Profiling:   o.profiling,
 		Logging:     o.logging,
 		Features:    o.features,

@@ -32,10 +32,10 @@
 // # Guarantees
 //
 //   - Nothing is asked of the API server before somebody asks for a path that is not
-//     open. Answers are cached for 10 s.
+//     open. Answers are cached for 10 s: a token that is revoked, and a permission that
+//     is withdrawn, count for no longer.
 //   - Reviews have a rate limiter of their own, never the manager's. When the API
-//     server cannot be reached, requests that need it fail within 10 s, with 401 or
-//     500.
+//     server cannot be reached, requests that need it get 503 within 10 s: 5 s for each of the two reviews.
 //   - At most 64 requests to paths that are not open run at a time; more get 429.
 //   - Changed certificate files are served within a second or so, and within a minute
 //     where file notifications do not work.

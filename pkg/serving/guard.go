@@ -4,18 +4,20 @@
 package serving
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/url"
 	"path"
 	"strings"
 
-	openpaths "k8s.io/apiserver/pkg/authorization/path"
-
 	"k8s.io/apiserver/pkg/authorization/authorizer"
+	openpaths "k8s.io/apiserver/pkg/authorization/path"
 	"k8s.io/apiserver/pkg/endpoints/filters"
+	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/klog/v2"
 )
 
 const (
@@ -51,8 +53,7 @@ func newGuard(config Config) (*guard, error) {
 
 // protect returns handler behind the guard.
 func (g *guard) protect(handler http.Handler) http.Handler {
-	guarded := filters.WithAuthorization(handler, g.permissions, scheme.Codecs)
-	guarded = filters.WithAuthentication(guarded, g.credentials, filters.Unauthorized(scheme.Codecs), nil, g.credentials.headers)
+	guarded := filters.WithAuthentication(g.permit(handler), g.credentials, refuse, nil, g.credentials.headers)
 	guarded = limit(withRequestInfo(guarded), maxGuarded)
 	return http.MaxBytesHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
@@ -70,6 +71,47 @@ func (g *guard) protect(handler http.Handler) http.Handler {
 	}), maxBody)
 }
 
+// permit lets a request through whose user has the permission.
+func (g *guard) permit(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		attributes, err := filters.GetAuthorizerAttributes(r.Context())
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		decision, reason, err := g.permissions.Authorize(r.Context(), attributes)
+		switch {
+		case decision == authorizer.DecisionAllow:
+			handler.ServeHTTP(w, r)
+		case err != nil:
+			klog.FromContext(r.Context()).Error(err, "Cannot find out whether a request is permitted", "path", r.URL.Path, "user", attributes.GetUser().GetName())
+			unavailable(w)
+		default:
+			responsewriters.Forbidden(attributes, w, r, reason, scheme.Codecs)
+		}
+	})
+}
+
+// refuse answers requests whose user is not known.
+var refuse = func() http.Handler {
+	unauthorized := filters.Unauthorized(scheme.Codecs)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if review, ok := r.Context().Value(reviewKey{}).(*review); ok && review.failed {
+			unavailable(w)
+			return
+		}
+		unauthorized.ServeHTTP(w, r)
+	})
+}()
+
+// unavailable says that nobody could be asked about a request. The reason is in the
+// log: it is nothing for strangers.
+func unavailable(w http.ResponseWriter) {
+	w.Header().Set("Retry-After", "1")
+	w.Header().Set("Connection", "close") // who asks is not known: see refuse
+	http.Error(w, "the API server that decides on this request cannot be asked", http.StatusServiceUnavailable)
+}
+
 func (g *guard) isOpen(r *http.Request) bool {
 	decision, _, err := g.open.Authorize(r.Context(), authorizer.AttributesRecord{Path: r.URL.Path})
 	return err == nil && decision == authorizer.DecisionAllow
@@ -81,12 +123,20 @@ func plain(u *url.URL) bool {
 	return u.RawPath == "" && u.Path != "" && (u.Path == "/" || path.Clean(u.Path) == strings.TrimSuffix(u.Path, "/"))
 }
 
+// review is what the review of a request's credentials has come to, beside its answer.
+type review struct {
+	failed bool // it could not be had
+}
+
+type reviewKey struct{}
+
 // withRequestInfo tells the filters what is asked for: always a path, never a
 // resource.
 func withRequestInfo(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		info := &request.RequestInfo{Path: r.URL.Path, Verb: strings.ToLower(r.Method)}
-		handler.ServeHTTP(w, r.WithContext(request.WithRequestInfo(r.Context(), info)))
+		ctx := context.WithValue(request.WithRequestInfo(r.Context(), info), reviewKey{}, &review{})
+		handler.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
 

@@ -8,9 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
+	"slices"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/authenticatorfactory"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -100,8 +104,32 @@ func newCredentials(config Config) (*credentials, error) {
 		c.Request = authenticator.RequestFunc(nobody)
 		return c, nil
 	}
-	c.Request, _, err = factory.New()
+	request, _, err := factory.New()
+	c.Request = noticed(request)
 	return c, err
+}
+
+// noticed tells refuse which requests were not answered with a user because nobody
+// could be asked: their credentials may well be good.
+func noticed(inner authenticator.Request) authenticator.Request {
+	return authenticator.RequestFunc(func(r *http.Request) (*authenticator.Response, bool, error) {
+		response, ok, err := inner.AuthenticateRequest(r)
+		if review, found := r.Context().Value(reviewKey{}).(*review); found && !ok {
+			review.failed = unanswered(err)
+		}
+		return response, ok, err
+	})
+}
+
+// unanswered tells a review that could not be had from one with a bad outcome, whose
+// error is text alone.
+func unanswered(err error) bool {
+	if several, ok := err.(utilerrors.Aggregate); ok {
+		return slices.ContainsFunc(several.Errors(), unanswered)
+	}
+	var network *url.Error
+	var answer apierrors.APIStatus
+	return errors.As(err, &network) || errors.As(err, &answer) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // nobody knows no credentials at all.

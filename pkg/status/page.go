@@ -13,6 +13,7 @@ import (
 	"html/template"
 	"net/http"
 	"strings"
+	"time"
 )
 
 //go:embed page.html
@@ -36,7 +37,7 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"fence":    Group.fence,
 	"restarts": Controller.restarts,
 	"mood":     mood,
-	"group":    func(g Group) []string { return g.notes(nil) },
+	"group":    func(g Group, now time.Time) []string { return g.notes(nil, now) },
 	"causes":   Controller.causes,
 	"notes":    Controller.notes,
 	"lines":    Config.lines,

@@ -48,6 +48,10 @@ type Group struct {
 	State string `json:"state"`
 	// Holder is the identity in the newest record seen; empty when nobody leads.
 	Holder string `json:"holder,omitempty"`
+	// HolderEpoch is the number of the holder's term, and HolderSince when it began
+	// by the holder's clock; zero when nobody leads.
+	HolderEpoch int64     `json:"holderEpoch,omitempty"`
+	HolderSince time.Time `json:"holderSince,omitzero"`
 	// Epoch is the number of this replica's term, 0 without one.
 	Epoch int64 `json:"epoch,omitempty"`
 	// Since is when this replica's term began, zero without one.
@@ -63,8 +67,14 @@ type Group struct {
 	LastError string `json:"lastError,omitempty"`
 }
 
-// Leader is the Group.State of the replica that leads.
-const Leader = "leader"
+// States of a Group that others than its replica ask for.
+const (
+	// Leader is the state of the replica that leads.
+	Leader = "leader"
+	// Idle is the state of a replica that does not compete, because no controller of
+	// the group is enabled.
+	Idle = "idle"
+)
 
 // Controller is a controller as one replica sees it.
 type Controller struct {
@@ -144,14 +154,18 @@ func (g Group) fence() string {
 
 // notes are what else there is to say, the most important first. Who leads need not
 // be said of the identities in shown.
-func (g Group) notes(shown map[string]bool) (notes []string) {
+func (g Group) notes(shown map[string]bool, now time.Time) (notes []string) {
 	if g.LastError != "" {
 		notes = append(notes, g.LastError)
 	}
 	switch {
 	case g.State == Leader, shown[g.Holder]:
 	case g.Holder != "":
-		notes = append(notes, "leader is "+g.Holder)
+		leader := "leader is " + g.Holder
+		if g.HolderEpoch != 0 {
+			leader += fmt.Sprintf(", for %s, epoch %d", age(now, g.HolderSince), g.HolderEpoch)
+		}
+		notes = append(notes, leader)
 	case g.Lease != "":
 		notes = append(notes, "no leader")
 	}

@@ -43,7 +43,7 @@ func leader() status.Snapshot {
 		Started: ago(49 * time.Hour), Taken: now,
 		Groups: []status.Group{
 			{Name: "default", Lease: "fleet/fleet-manager", State: status.Leader, Holder: "fleet-manager-7d9c-x2x_b1", Epoch: 12, Since: ago(3*time.Hour + 12*time.Minute), LeaseAge: metav1.Duration{Duration: 400 * time.Millisecond}, FenceOpen: true, InFlight: 2},
-			{Name: "nodes", Lease: "fleet/fleet-manager-nodes", State: "standby", Holder: "fleet-manager-7d9c-k8p_c7", LeaseAge: metav1.Duration{Duration: 1300 * time.Millisecond}},
+			{Name: "nodes", Lease: "fleet/fleet-manager-nodes", State: "standby", Holder: "fleet-manager-7d9c-k8p_c7", HolderEpoch: 4, HolderSince: ago(48 * time.Hour), LeaseAge: metav1.Duration{Duration: 1300 * time.Millisecond}},
 		},
 		Controllers: []status.Controller{
 			{Name: "archive", Group: "default", Summary: "Keeps old reports elsewhere.", State: "disabled", Reason: "not in --controllers", Since: ago(49 * time.Hour)},

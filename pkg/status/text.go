@@ -75,7 +75,7 @@ func writeGroups(out io.Writer, replicas []Snapshot) {
 		if r.Epoch != 0 {
 			epoch = fmt.Sprint(r.Epoch)
 		}
-		table.row(r.Name, r.State, r.replica.replica(), epoch, age(r.replica.Taken, r.Since), r.renewed(), r.fence(), fmt.Sprint(r.InFlight), cmp.Or(r.Lease, "-"), strings.Join(r.notes(shown), "; "))
+		table.row(r.Name, r.State, r.replica.replica(), epoch, age(r.replica.Taken, r.Since), r.renewed(), r.fence(), fmt.Sprint(r.InFlight), cmp.Or(r.Lease, "-"), strings.Join(r.notes(shown, r.replica.Taken), "; "))
 	}
 	table.flush()
 }
