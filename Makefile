@@ -48,6 +48,8 @@ e2e: build ## Run the tests on a local cluster: the cluster itself, end to end, 
 	cd hack/localcluster && go test -vet=off ./...
 	@echo "==> end-to-end tests on a local cluster"
 	go test -count=1 -timeout=30m -v ./test/e2e
+	@echo "==> every manifest on a local cluster"
+	go test -count=1 -timeout=15m -v ./test/manifests
 	@echo "==> fault campaign, a few trials of each fault"
 	go test -count=1 -timeout=30m -v ./test/faults
 

@@ -47,6 +47,29 @@ func (c *controllerMetrics) CollectWithStability(ch chan<- metrics.Metric) {
 	}
 }
 
+// groupMetrics tell which lease groups this process takes part in.
+type groupMetrics struct {
+	metrics.BaseStableCollector
+	groups    func() []*group
+	competing *metrics.Desc
+}
+
+func newGroupMetrics(groups func() []*group) *groupMetrics {
+	return &groupMetrics{groups: groups, competing: metrics.NewDesc("incumbent_lease_group_competing",
+		"Whether this process competes for the lease of a group, or leads it: 1, or 0 while no controller of the group is enabled.",
+		[]string{"name"}, nil, metrics.ALPHA, "")}
+}
+
+// DescribeWithStability implements metrics.StableCollector.
+func (c *groupMetrics) DescribeWithStability(ch chan<- *metrics.Desc) { ch <- c.competing }
+
+// CollectWithStability implements metrics.StableCollector.
+func (c *groupMetrics) CollectWithStability(ch chan<- metrics.Metric) {
+	for _, g := range c.groups() {
+		ch <- metrics.NewLazyConstMetric(c.competing, metrics.GaugeValue, oneIf(g.competing()), g.LeaseName)
+	}
+}
+
 // Results of looking at a new content of the configuration file, as the label
 // "result" of incumbent_config_reloads_total.
 const (

@@ -97,7 +97,7 @@ func newHost(ctx context.Context, config *options.Config) (*host, error) {
 		h.groups = append(h.groups, g)
 	}
 	h.every = h.newRunner("", h.newUnledRun, h.noticed)
-	for _, collector := range []metrics.StableCollector{newControllerMetrics(h.statuses), newInformerMetrics(h.pool.Snapshot)} {
+	for _, collector := range []metrics.StableCollector{newGroupMetrics(func() []*group { return h.groups }), newControllerMetrics(h.statuses), newInformerMetrics(h.pool.Snapshot)} {
 		if err := h.metrics.CustomRegister(collector); err != nil {
 			return nil, err
 		}

@@ -4,6 +4,7 @@
 package options_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -354,5 +355,35 @@ func TestHelpShowsTheDefaults(t *testing.T) {
 		if strings.Contains(usage, "(default [])") || strings.Contains(usage, "(default 0s)") {
 			t.Errorf("section %q shows an empty default:\n%s", name, usage)
 		}
+	}
+}
+
+// TestEffectiveSettingsHideWhatSoundsSecret shows a configuration as /configz and
+// /flagz do.
+func TestEffectiveSettingsHideWhatSoundsSecret(t *testing.T) {
+	config := complete(t, nil, "--quota-api-token=swordfish", "--quota-workers=7", "--controllers=quota")
+	content, err := json.Marshal(config.Effective())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got struct {
+		Kind              string
+		Controllers       []string
+		ControllerOptions map[string]map[string]any
+		LeaderElection    struct{ LeaseDuration string }
+	}
+	if err := json.Unmarshal(content, &got); err != nil {
+		t.Fatal(err)
+	}
+	quota := got.ControllerOptions["quota"]
+	if got.Kind != options.Kind || got.Controllers[0] != "quota" || got.LeaderElection.LeaseDuration != "15s" || quota["workers"] != 7.0 || quota["apiToken"] != "***" {
+		t.Errorf("got %s", content)
+	}
+	values := config.FlagValues()
+	if values["quota-api-token"] != "***" || values["quota-workers"] != "7" || values["tls-private-key-file"] != "" {
+		t.Errorf("flags: got %v", values)
+	}
+	if text := fmt.Sprint(string(content), values); strings.Contains(text, "swordfish") {
+		t.Errorf("a secret is shown: %s", text)
 	}
 }

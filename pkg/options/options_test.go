@@ -23,16 +23,18 @@ import (
 )
 
 type quotaOptions struct {
-	Workers int                `json:"workers"`
-	Kinds   []string           `json:"kinds"`
-	Grace   metav1.Duration    `json:"grace"`
-	Limits  map[string]uint8   `json:"limits"`
-	Nested  struct{ Deep int } `json:"nested"`
+	Workers  int                `json:"workers"`
+	Kinds    []string           `json:"kinds"`
+	Grace    metav1.Duration    `json:"grace"`
+	Limits   map[string]uint8   `json:"limits"`
+	Nested   struct{ Deep int } `json:"nested"`
+	APIToken string             `json:"apiToken"`
 }
 
 func (o *quotaOptions) AddFlags(flags *pflag.FlagSet) {
 	flags.IntVar(&o.Workers, "workers", o.Workers, "Number of workers.")
 	flags.StringSliceVar(&o.Kinds, "kinds", o.Kinds, "Kinds.")
+	flags.StringVar(&o.APIToken, "api-token", o.APIToken, "A secret that does not belong here.")
 }
 
 func (o *quotaOptions) Validate(path *field.Path) field.ErrorList {

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Incumbent Authors.
+
+// Package manifests applies everything below manifests/ to a real API server, which
+// checks every field, and waits until the Pods are ready.
+package manifests
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/incumbent-io/incumbent/test/cluster"
+)
+
+// system is the namespace of the manifests.
+const system = "incumbent-system"
+
+// operator is the module that has the definitions of ServiceMonitor and PrometheusRule.
+const operator = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
+
+var shared *cluster.Cluster
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	c, err := cluster.Start(cluster.Config{})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "the local cluster does not start:", err)
+		return 1
+	}
+	shared = c
+	code := m.Run()
+	if err := c.Stop(); err != nil {
+		fmt.Fprintln(os.Stderr, "FAIL: the local cluster does not stop cleanly:", err)
+		code = 1
+	}
+	return code
+}
+
+// overlays returns a folder for everything that a user may apply: those of the
+// repository, and one for each component on the base.
+func overlays(t *testing.T) map[string]string {
+	t.Helper()
+	folders := map[string]string{}
+	for _, pattern := range []string{"manifests/base", "manifests/overlays/*"} {
+		found, err := filepath.Glob(filepath.Join(shared.Root, pattern))
+		if err != nil || len(found) == 0 {
+			t.Fatalf("%s: found %q (%v)", pattern, found, err)
+		}
+		for _, folder := range found {
+			folders[strings.TrimPrefix(folder, shared.Root+"/manifests/")] = folder
+		}
+	}
+	components, err := filepath.Glob(filepath.Join(shared.Root, "manifests/components/*"))
+	if err != nil || len(components) < 2 {
+		t.Fatalf("components: found %q (%v)", components, err)
+	}
+	for _, component := range components {
+		folder := t.TempDir()
+		base, err := filepath.Rel(folder, filepath.Join(shared.Root, "manifests/base"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		content := fmt.Sprintf("resources: [%s]\ncomponents: [%s]\n", base, filepath.Join(base, "../components", filepath.Base(component)))
+		if err := os.WriteFile(filepath.Join(folder, "kustomization.yaml"), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		folders["components/"+filepath.Base(component)] = folder
+	}
+	return folders
+}
+
+// installDefinitions serves the kinds of the Prometheus operator, which itself is not
+// needed to check objects of them.
+func installDefinitions(t *testing.T) {
+	t.Helper()
+	download := exec.CommandContext(t.Context(), "go", "mod", "download", "-json", operator)
+	download.Dir = t.TempDir()
+	out, err := download.Output()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", operator, err, out)
+	}
+	var module struct{ Dir string }
+	if err := json.Unmarshal(out, &module); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"servicemonitors", "prometheusrules"} {
+		shared.Kubectl(t, "create", "-f", filepath.Join(module.Dir, "example/prometheus-operator-crd", "monitoring.coreos.com_"+name+".yaml"))
+		shared.Kubectl(t, "wait", "--for=condition=Established", "--timeout=30s", "crd/"+name+".monitoring.coreos.com")
+	}
+}
+
+// TestEverythingIsAcceptedAndRuns applies each overlay, as one after the other on the
+// same cluster, with every field checked, and waits for its Pods.
+func TestEverythingIsAcceptedAndRuns(t *testing.T) {
+	installDefinitions(t)
+	for name, folder := range overlays(t) {
+		t.Run(name, func(t *testing.T) {
+			out := shared.Kubectl(t, "apply", "-k", folder, "--validate=strict")
+			if strings.Contains(strings.ToLower(out), "warning") {
+				t.Errorf("kubectl apply warns:\n%s", out)
+			}
+			t.Cleanup(func() {
+				// The managers first, while they still may release the lease.
+				if out, err := shared.Run(context.Background(), "kubectl", "-n", system, "delete", "deployment/incumbent", "--cascade=foreground"); err != nil {
+					t.Errorf("delete the Deployment: %v\n%s", err, out)
+				}
+				if out, err := shared.Run(context.Background(), "kubectl", "delete", "-k", folder, "--ignore-not-found", "--wait=false"); err != nil {
+					t.Errorf("delete: %v\n%s", err, out)
+				}
+				if err := gone(); err != nil {
+					t.Error(err)
+				}
+			})
+			shared.Kubectl(t, "-n", system, "rollout", "status", "deployment/incumbent", "--timeout=2m")
+			expectReady(t)
+			expectRestricted(t)
+		})
+	}
+	expectNothingForbidden(t)
+}
+
+// gone waits until the namespace is gone.
+func gone() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	return cluster.Poll(ctx, func() error {
+		_, err := shared.Client.CoreV1().Namespaces().Get(ctx, system, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return fmt.Errorf("the namespace is still there (%v)", err)
+	})
+}
+
+// expectReady expects as many ready Pods as the Deployment wants, and one leader.
+func expectReady(t *testing.T) {
+	t.Helper()
+	cluster.Eventually(t, time.Minute, "ready Pods and a leader", func() error {
+		deployment, err := shared.Client.AppsV1().Deployments(system).Get(t.Context(), "incumbent", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if want := *deployment.Spec.Replicas; deployment.Status.ReadyReplicas != want || deployment.Status.Replicas != want {
+			return fmt.Errorf("%d of %d replicas are ready, want %d", deployment.Status.ReadyReplicas, deployment.Status.Replicas, want)
+		}
+		lease, err := shared.Client.CoordinationV1().Leases(system).Get(t.Context(), "incumbent", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if lease.Spec.HolderIdentity == nil || *lease.Spec.HolderIdentity == "" {
+			return errors.New("nobody leads")
+		}
+		return nil
+	})
+}
+
+// expectRestricted expects that the namespace takes no Pod that is not restricted.
+func expectRestricted(t *testing.T) {
+	t.Helper()
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "unrestricted"},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "incumbent-io/manager"}}},
+	}
+	_, err := shared.Client.CoreV1().Pods(system).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "PodSecurity") {
+		t.Errorf("an unrestricted Pod: got %v, want it refused by Pod Security", err)
+	}
+}
+
+// expectNothingForbidden looks for requests of the manager that were refused, other
+// than by a namespace that was being deleted.
+func expectNothingForbidden(t *testing.T) {
+	t.Helper()
+	file, err := os.Open(filepath.Join(shared.Data, "audit.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	requests := 0
+	lines := bufio.NewScanner(file)
+	lines.Buffer(nil, 4<<20)
+	for lines.Scan() {
+		var event struct {
+			Stage, Verb, RequestURI string
+			User                    struct{ Username string }
+			ResponseStatus          struct {
+				Code    int
+				Message string
+			}
+		}
+		if err := json.Unmarshal(lines.Bytes(), &event); err != nil {
+			t.Fatal(err)
+		}
+		if event.User.Username != "system:serviceaccount:"+system+":incumbent" || event.Stage != "ResponseComplete" {
+			continue
+		}
+		requests++
+		if event.ResponseStatus.Code == 403 && !strings.Contains(event.ResponseStatus.Message, "being terminated") {
+			t.Errorf("forbidden: %s %s: %s", event.Verb, event.RequestURI, event.ResponseStatus.Message)
+		}
+	}
+	if err := lines.Err(); err != nil || requests == 0 {
+		t.Errorf("audit log: read %d requests of the manager (%v)", requests, err)
+	}
+}
