@@ -99,7 +99,7 @@ Subcommands:
 			if err != nil {
 				return err
 			}
-			if err := logsapi.ValidateAndApply(config.Logging, config.Features); err != nil {
+			if err := applyLogging(config); err != nil {
 				return err
 			}
 			ctx, abort := stopOnSignal(cmd.Context())
