@@ -32,7 +32,7 @@ import (
 // replica is one that can be asked for its status.
 type replica struct {
 	name    string
-	address string // HOST:PORT, for TLS and the request
+	address string // HOST:PORT
 	// dial connects to it; nil dials the address.
 	dial func(context.Context, string, string) (net.Conn, error)
 	// trusted says that the way to it is authenticated without its certificate.
@@ -67,7 +67,7 @@ func (f *finder) find(ctx context.Context) ([]replica, error) {
 		}
 	}
 	if len(found) == 0 {
-		return nil, fmt.Errorf("no Pod in the namespace %q has the labels %q; set --namespace and --selector to those of the manager's Pods, or name the replicas by --address", f.namespace, f.selector)
+		return nil, fmt.Errorf("no Pod in namespace %s has the labels %s; say where the manager is by --namespace and --selector, or by --address", f.namespace, f.selector)
 	}
 	return found, nil
 }
@@ -183,14 +183,13 @@ func (a *asker) ask(ctx context.Context, r replica) (snapshot status.Snapshot, e
 
 // unreached says what helps where no answer came.
 func unreached(err error) error {
-	var authority x509.UnknownAuthorityError
 	var host x509.HostnameError
 	var verification *tls.CertificateVerificationError
 	switch {
 	case errors.As(err, &host):
 		return fmt.Errorf("%w; give a name that the certificate has by --tls-server-name", err)
-	case errors.As(err, &authority), errors.As(err, &verification):
-		return fmt.Errorf("%w; give its CA by --certificate-authority, or trust whatever answers by --insecure-skip-tls-verify: it gets your credentials", err)
+	case errors.As(err, &verification):
+		return fmt.Errorf("%w; its CA is not the one of --certificate-authority", err)
 	case errors.Is(err, context.DeadlineExceeded), os.IsTimeout(err):
 		return fmt.Errorf("no answer within %v: %w", statusTimeout, err)
 	}
@@ -201,7 +200,7 @@ func unreached(err error) error {
 func refused(code int, body string) error {
 	switch code {
 	case http.StatusUnauthorized:
-		return errors.New("401: it does not accept these credentials; it takes bearer tokens of the cluster (--token-file), and client certificates only of a CA that it was told (--client-ca-file or --authentication-skip-lookup=false of the manager)")
+		return errors.New("401: it does not accept these credentials; give --token or --token-file, for instance with a token of `kubectl create token`; a client certificate needs a manager that knows its CA (--client-ca-file)")
 	case http.StatusForbidden:
 		return fmt.Errorf("403: grant the verb get on the nonResourceURL /controllers: %s", messageOf(body))
 	case http.StatusNotFound:

@@ -4,10 +4,10 @@
 package manager
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strconv"
@@ -35,45 +35,49 @@ func (e *flawedError) Unwrap() error { return e.error }
 
 // statusFlags are the flags of the status subcommand.
 type statusFlags struct {
-	kubeconfig, context string
+	kubeconfig          string
 	namespace, selector string
 	addresses           []string
 	port                int
 	direct              bool
-	tokenFile           string
+	token, tokenFile    string
 	tls                 trust
+	output              string
 }
 
 // newStatusCommand shows what runs where.
 func newStatusCommand(name string) *cobra.Command {
-	f := statusFlags{selector: "app.kubernetes.io/name=" + name, port: options.DefaultSecurePort}
+	f := statusFlags{namespace: name + "-system", selector: "app.kubernetes.io/name=" + name, output: "text"}
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show who leads and what every controller does, on all replicas",
-		Long: "Asks every replica for its status and prints one picture: who leads each lease group since\n" +
-			"when and under which epoch, how fresh the lease is, and the state of each controller.\n\n" +
-			"The replicas are the Pods with the labels of --selector in --namespace. The API server forwards\n" +
-			"the connections to them (which takes the permission to create pods/portforward), or with --direct\n" +
-			"they go to the Pods' addresses; --address names replicas outside of Pods. Each replica gets the\n" +
-			"credentials of the kubeconfig file, or those of --token-file, whose user must be allowed to get\n" +
-			"the nonResourceURL /controllers.\n\n" +
+		Short: "Show who leads, and what every controller does, on all replicas",
+		Long: "Asks every replica for its status, and shows all of them as one picture: who leads each lease\n" +
+			"group since when and under which epoch, how fresh the lease is, and the state of each controller.\n\n" +
+			"It finds the Pods by --namespace and --selector, and connects to each by a port-forward\n" +
+			"through the API server, or with --direct to the Pod's address, or it asks --address alone.\n" +
+			"It sends the credentials of the kubeconfig file (--kubeconfig, or else where kubectl looks):\n" +
+			"their user needs \"get\" on the nonResourceURL /controllers, \"list\" on pods, and for a port-forward\n" +
+			"\"create\" on pods/portforward. A client certificate counts only if the manager knows its CA\n" +
+			"(--client-ca-file); otherwise give --token or --token-file.\n\n" +
 			"Exit codes: 0, all is as it should be; 1, nothing could be shown; 2, a replica did not answer,\n" +
 			"or a lease group does not have one leader.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f.kubeconfig = cmd.Flag("kubeconfig").Value.String()
+			if _, err := fmt.Sscan(cmd.Flag("secure-port").Value.String(), &f.port); err != nil {
+				return err
+			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), statusTimeout)
 			defer cancel()
 			answers, err := f.ask(ctx)
 			if err != nil {
 				return err
 			}
-			columns, _, _ := term.TerminalSize(cmd.OutOrStdout()) // 0 where it is none
 			picture, flaws := assemble(answers, len(f.addresses) == 0)
 			if len(picture) == 0 {
 				return errors.Join(flaws...)
 			}
-			if err := status.WriteText(cmd.OutOrStdout(), columns, picture...); err != nil {
+			if err := f.print(cmd.OutOrStdout(), picture); err != nil {
 				return err
 			}
 			if len(flaws) > 0 {
@@ -83,17 +87,26 @@ func newStatusCommand(name string) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.context, "context", f.context, "Context of the kubeconfig file to use. Default: its current one.")
-	flags.StringVarP(&f.namespace, "namespace", "n", f.namespace, "Namespace of the Pods. Default: that of the kubeconfig file.")
-	flags.StringVarP(&f.selector, "selector", "l", f.selector, "Labels of the Pods.")
-	flags.StringSliceVar(&f.addresses, "address", f.addresses, "HOST:PORT of a replica to ask instead of Pods; may be given several times.")
-	flags.IntVar(&f.port, "port", f.port, "Port of Pods without a container port called https.")
-	flags.BoolVar(&f.direct, "direct", f.direct, "Connect to the addresses of the Pods (status.podIP) instead of through the API server.")
-	flags.StringVar(&f.tokenFile, "token-file", f.tokenFile, "File with the bearer token to send to the replicas, instead of the kubeconfig file's credentials.")
-	flags.StringVar(&f.tls.caFile, "certificate-authority", f.tls.caFile, "File with the CA of the replicas' certificates. Only for --direct and --address, which by default trust the CAs of the system.")
-	flags.StringVar(&f.tls.serverName, "tls-server-name", f.tls.serverName, "Name that the replicas' certificates have. Only for --direct and --address, which by default expect the address.")
-	flags.BoolVar(&f.tls.insecure, "insecure-skip-tls-verify", f.tls.insecure, "Trust any certificate. Whoever answers gets the credentials. Only for --direct and --address.")
+	flags.StringVarP(&f.output, "output", "o", f.output, "Form of the status: text or json, which is a list with an object of each replica.")
+	flags.StringVarP(&f.namespace, "namespace", "n", f.namespace, "Namespace of the manager's Pods.")
+	flags.StringVarP(&f.selector, "selector", "l", f.selector, "Label selector of the manager's Pods.")
+	flags.BoolVar(&f.direct, "direct", f.direct, "Connect to the Pods' addresses instead of by a port-forward.")
+	flags.StringSliceVar(&f.addresses, "address", f.addresses, "Ask this address alone, for instance https://10.0.0.7:10257, and look for no Pods. May be given several times.")
+	flags.StringVar(&f.token, "token", f.token, "Bearer token to send to the replicas instead of the kubeconfig's credentials.")
+	flags.StringVar(&f.tokenFile, "token-file", f.tokenFile, "File of the bearer token to send to the replicas: unlike --token, it shows in no list of processes.")
+	flags.StringVar(&f.tls.caFile, "certificate-authority", f.tls.caFile, "File of the CA of the replicas' certificates, for --direct and --address.")
+	flags.StringVar(&f.tls.serverName, "tls-server-name", f.tls.serverName, "Name in the replicas' certificates, for --direct and --address. Default: the address.")
+	flags.BoolVar(&f.tls.insecure, "insecure-skip-tls-verify", f.tls.insecure, "With --direct and --address, do not verify the replicas' certificates: whoever answers gets the credentials.")
 	return cmd
+}
+
+// print writes what the replicas say.
+func (f *statusFlags) print(out io.Writer, picture []status.Snapshot) error {
+	if f.output == "json" {
+		return printJSON(out, picture)
+	}
+	columns, _, _ := term.TerminalSize(out) // 0 where it is no terminal
+	return status.WriteText(out, columns, picture...)
 }
 
 // ask finds the replicas and asks them.
@@ -101,74 +114,79 @@ func (f *statusFlags) ask(ctx context.Context) ([]answer, error) {
 	if err := f.validate(); err != nil {
 		return nil, err
 	}
-	config, namespace, err := f.restConfig()
+	config, err := f.restConfig()
 	if err != nil {
 		return nil, err
 	}
 	var replicas []replica
 	for _, address := range f.addresses {
-		replicas = append(replicas, replica{name: address, address: address})
+		replicas = append(replicas, replica{name: address, address: strings.Trim(strings.TrimPrefix(address, "https://"), "/")})
 	}
 	if len(f.addresses) == 0 {
 		client, err := kubernetes.NewForConfig(config)
 		if err != nil {
 			return nil, err
 		}
-		pods := finder{config: config, client: client, namespace: namespace, selector: f.selector, port: f.port, direct: f.direct}
+		pods := finder{config: config, client: client, namespace: f.namespace, selector: f.selector, port: f.port, direct: f.direct}
 		if replicas, err = pods.find(ctx); err != nil {
 			return nil, err
 		}
 	}
 	credentials := config
-	if f.tokenFile != "" {
-		credentials = &rest.Config{BearerTokenFile: f.tokenFile}
+	if f.ownToken() {
+		credentials = &rest.Config{BearerToken: f.token, BearerTokenFile: f.tokenFile}
 	}
 	return (&asker{credentials: credentials, tls: f.tls}).askAll(ctx, replicas), nil
 }
 
+// ownToken reports whether the replicas get another token than the API server.
+func (f *statusFlags) ownToken() bool { return f.token != "" || f.tokenFile != "" }
+
+// validate returns every mistake in the flags.
 func (f *statusFlags) validate() error {
 	var errs []error
+	if f.output != "text" && f.output != "json" {
+		errs = append(errs, fmt.Errorf("--output=%q is not a form of the status; use text or json", f.output))
+	}
 	for _, address := range f.addresses {
-		host, port, err := net.SplitHostPort(address)
-		if number, parse := strconv.ParseUint(port, 10, 16); err != nil || parse != nil || number == 0 || host == "" {
-			errs = append(errs, fmt.Errorf("--address=%q is not an address; use HOST:PORT", address))
+		hostPort, https := strings.CutPrefix(address, "https://")
+		host, port, err := net.SplitHostPort(strings.TrimSuffix(hostPort, "/"))
+		if number, parse := strconv.ParseUint(port, 10, 16); !https || err != nil || parse != nil || number == 0 || host == "" {
+			errs = append(errs, fmt.Errorf("--address=%q is not an address of a manager; give it as https://HOST:PORT", address))
 		}
 	}
-	if len(f.addresses) > 0 && f.direct {
-		errs = append(errs, errors.New("--direct is about the addresses of Pods; it does not go with --address"))
-	}
-	own := f.tls != trust{}
-	if own && len(f.addresses) == 0 && !f.direct {
-		errs = append(errs, errors.New("--certificate-authority, --tls-server-name and --insecure-skip-tls-verify go with --direct or --address; a connection that the API server forwards needs none of them"))
+	byItself := len(f.addresses) > 0 || f.direct
+	switch known := f.tls.caFile != "" || f.tls.insecure; {
+	case len(f.addresses) > 0 && f.direct:
+		errs = append(errs, errors.New("--address and --direct are two ways to say whom to ask; give one of them"))
+	case byItself && !known:
+		errs = append(errs, errors.New("--direct and --address need to know whom to trust with the credentials: give --certificate-authority=FILE, or --insecure-skip-tls-verify if the replicas' certificates are self-signed and the network is yours"))
+	case !byItself && f.tls != trust{}:
+		errs = append(errs, errors.New("--certificate-authority, --tls-server-name and --insecure-skip-tls-verify go with --direct or --address; a port-forward is secured by the API server"))
 	}
 	if f.tls.insecure && f.tls.caFile != "" {
 		errs = append(errs, errors.New("--insecure-skip-tls-verify and --certificate-authority exclude each other; give one of them"))
 	}
-	if f.port < 1 || f.port > 65535 {
-		errs = append(errs, fmt.Errorf("--port=%d is not a port; use 1 to 65535", f.port))
+	if f.token != "" && f.tokenFile != "" {
+		errs = append(errs, errors.New("--token and --token-file exclude each other; give one of them"))
 	}
 	return errors.Join(errs...)
 }
 
-// restConfig returns how to reach the API server, and the namespace of the Pods. By
-// default it looks where kubectl does. With --address and --token-file it is empty.
-func (f *statusFlags) restConfig() (*rest.Config, string, error) {
-	if len(f.addresses) > 0 && f.tokenFile != "" {
-		return &rest.Config{}, "", nil
+// restConfig returns how to reach the API server, or who to be for the replicas; it is
+// empty if neither is needed.
+func (f *statusFlags) restConfig() (*rest.Config, error) {
+	if len(f.addresses) > 0 && f.ownToken() {
+		return &rest.Config{}, nil
 	}
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = f.kubeconfig
-	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: f.context})
-	config, err := loader.ClientConfig()
+	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
 	if err != nil {
-		return nil, "", fmt.Errorf("no usable kubeconfig: %w; pass --kubeconfig=PATH, or --address=HOST:PORT with --token-file=PATH", err)
-	}
-	namespace, _, err := loader.Namespace()
-	if err != nil {
-		return nil, "", err
+		return nil, fmt.Errorf("no usable kubeconfig: %w; pass --kubeconfig=PATH, or --address=https://HOST:PORT with --token-file=PATH", err)
 	}
 	config.UserAgent = "incumbent-status/" + options.Version()
-	return config, cmp.Or(f.namespace, namespace), nil
+	return config, nil
 }
 
 // assemble returns what the replicas say, and what is wrong with the whole. all says

@@ -19,6 +19,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/util/cert"
 
 	"github.com/incumbent-io/incumbent/pkg/controllers"
 	"github.com/incumbent-io/incumbent/pkg/status"
@@ -75,19 +76,31 @@ func TestThePictureTellsWhatIsWrong(t *testing.T) {
 }
 
 func TestMistakesInStatusFlagsComeAtOnceWithTheirCure(t *testing.T) {
-	got := (&statusFlags{addresses: []string{"host", ":1", "h:0", "h:99999", "[::1]:443"}, direct: true, port: 70000, tls: trust{insecure: true, caFile: "ca"}}).validate()
-	want := `--address="host" is not an address; use HOST:PORT
---address=":1" is not an address; use HOST:PORT
---address="h:0" is not an address; use HOST:PORT
---address="h:99999" is not an address; use HOST:PORT
---direct is about the addresses of Pods; it does not go with --address
+	got := (&statusFlags{
+		output: "xml", addresses: []string{"host:1", "https://:1", "https://h:0", "https://h:99999", "https://[::1]:443"}, direct: true,
+		token: "t", tokenFile: "f", tls: trust{insecure: true, caFile: "ca"},
+	}).validate()
+	want := `--output="xml" is not a form of the status; use text or json
+--address="host:1" is not an address of a manager; give it as https://HOST:PORT
+--address="https://:1" is not an address of a manager; give it as https://HOST:PORT
+--address="https://h:0" is not an address of a manager; give it as https://HOST:PORT
+--address="https://h:99999" is not an address of a manager; give it as https://HOST:PORT
+--address and --direct are two ways to say whom to ask; give one of them
 --insecure-skip-tls-verify and --certificate-authority exclude each other; give one of them
---port=70000 is not a port; use 1 to 65535`
+--token and --token-file exclude each other; give one of them`
 	if got == nil || got.Error() != want {
 		t.Errorf("got:\n%v\nwant:\n%s", got, want)
 	}
-	if err := (&statusFlags{port: 1, tls: trust{caFile: "ca"}}).validate(); err == nil || !strings.Contains(err.Error(), "--direct") {
-		t.Errorf("a CA for a forwarded connection: got %v, want an error that names --direct", err)
+	for name, f := range map[string]statusFlags{
+		"a CA for a port-forward":     {tls: trust{caFile: "ca"}},
+		"nobody to trust directly":    {direct: true},
+		"nobody to trust by address":  {addresses: []string{"https://h:1"}},
+		"a name, but nobody to trust": {direct: true, tls: trust{serverName: "m"}},
+	} {
+		f.output = "text"
+		if err := f.validate(); err == nil || !strings.Contains(err.Error(), "--certificate-authority") {
+			t.Errorf("%s: got %v, want an error that names --certificate-authority", name, err)
+		}
 	}
 }
 
@@ -168,25 +181,39 @@ func TestStatusByAddress(t *testing.T) {
 		os.WriteFile(token, []byte("of-alice\n"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	address := "--address=" + server.Listener.Addr().String()
+	address := "--address=https://" + server.Listener.Addr().String()
 
 	out, err := runStatus(t, address, "--token-file="+token, "--certificate-authority="+ca)
 	if err != nil || !strings.Contains(out, "default   leader") {
 		t.Errorf("got %v and:\n%s\nwant the leader", err, out)
 	}
 	var flawed *flawedError
-	out, err = runStatus(t, address, "--address=127.0.0.1:1", "--token-file="+token, "--certificate-authority="+ca)
-	if !errors.As(err, &flawed) || !strings.Contains(err.Error(), "127.0.0.1:1: ") || !strings.Contains(out, "default   leader") {
+	out, err = runStatus(t, address, "--address=https://127.0.0.1:1", "--token-file="+token, "--certificate-authority="+ca)
+	if !errors.As(err, &flawed) || !strings.Contains(err.Error(), "https://127.0.0.1:1: ") || !strings.Contains(out, "default   leader") {
 		t.Errorf("one of two: got %v and:\n%s\nwant the leader, and what is wrong with the other", err, out)
 	}
-	if _, err = runStatus(t, address, "--token-file="+token); err == nil || !strings.Contains(err.Error(), "--certificate-authority") {
+	system := filepath.Join(dir, "system")
+	if err := os.WriteFile(system, otherCA(t), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = runStatus(t, address, "--token-file="+token, "--certificate-authority="+system); err == nil || !strings.Contains(err.Error(), "--certificate-authority") {
 		t.Errorf("an unknown CA: got %v, want an error that names --certificate-authority", err)
 	}
-	for number, want := range map[int]string{401: "--token-file", 403: "nonResourceURL /controllers: because", 404: "not a manager", 429: "429: because", 302: "302: because"} {
+	for number, want := range map[int]string{401: "--token", 403: "nonResourceURL /controllers: because", 404: "not a manager", 429: "429: because", 302: "302: because"} {
 		code.Store(int32(number))
 		_, err := runStatus(t, address, "--token-file="+token, "--certificate-authority="+ca)
 		if err == nil || errors.As(err, &flawed) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%d: got %v, want an error with %q", number, err, want)
 		}
 	}
+}
+
+// otherCA is a certificate that signed no other.
+func otherCA(t *testing.T) []byte {
+	t.Helper()
+	certificate, _, err := cert.GenerateSelfSignedCertKey("elsewhere", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return certificate
 }
