@@ -37,8 +37,9 @@
 //   - Reviews have a rate limiter of their own, never the manager's. When the API
 //     server cannot be reached, requests that need it get 503 within 10 s: 5 s for each of the two reviews.
 //   - At most 64 requests to paths that are not open run at a time; more get 429.
-//   - Changed certificate files are served within a second or so, and within a minute
-//     where file notifications do not work.
+//   - Changed certificate files are served within a second or so, and within 5 s where
+//     no notification tells of the change.
+//   - A refused request is not logged as an error, so strangers cannot fill the log.
 //   - A path that is not in its plain form ("/livez/../metrics") gets 400, so that what
 //     is decided upon is what is served.
 //
