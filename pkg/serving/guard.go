@@ -24,7 +24,7 @@ const (
 	// review to the end of their answer.
 	maxGuarded = 64
 	// maxBody bounds what a handler can read of a request's body.
-	maxBody = 1 << 20
+	maxBody = 64 << 10
 )
 
 // guard stands before the handlers and lets in whom it should.

@@ -50,6 +50,7 @@ func Listen(config Config) (*Server, error) {
 	if s.info == nil {
 		return nil, fmt.Errorf("--secure-port=%d serves nothing: do not call Listen", port)
 	}
+	s.info.Listener = &frugal{Listener: s.info.Listener}
 	s.info.ClientCA = guard.credentials.clientCA
 	return s, nil
 }

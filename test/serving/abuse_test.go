@@ -84,8 +84,8 @@ func TestNoClientKeepsTheLeaderFromItsWork(t *testing.T) {
 			if w.health > 3*time.Second {
 				t.Errorf("health took %v; the kubelet waits 3 s", w.health)
 			}
-			if w.anonymous > memoryLimit/2 {
-				t.Errorf("%d MiB of memory, want at most half of what the container may use", w.anonymous>>10)
+			if w.anonymous > memoryLimit/4 {
+				t.Errorf("%d MiB of memory, want at most a quarter of what the container may use", w.anonymous>>10)
 			}
 		})
 	}
@@ -235,15 +235,15 @@ func largeHeaders(ctx context.Context, t *testing.T, host string) string {
 			if err == nil {
 				_ = response.Body.Close()
 			}
-			if err != nil || response.StatusCode == http.StatusRequestHeaderFieldsTooLarge {
+			if err != nil || response.StatusCode == http.StatusBadRequest {
 				refused.Add(1)
 			}
 			sent.Add(1)
 			_ = conn.Close()
 		}
 	})
-	if sent.Load() == 0 {
-		t.Error("no large header was sent")
+	if sent.Load() == 0 || refused.Load() != sent.Load() {
+		t.Errorf("%d of %d large headers were refused, want all", refused.Load(), sent.Load())
 	}
 	return fmt.Sprintf("%d requests with headers of 1 MB, %d refused", sent.Load(), refused.Load())
 }
