@@ -37,11 +37,16 @@
 //   - Reviews have a rate limiter of their own, never the manager's. When the API
 //     server cannot be reached, requests that need it get 503 within 10 s: 5 s for each of the two reviews.
 //   - At most 64 requests to paths that are not open run at a time; more get 429.
-//   - Changed certificate files are served within a second or so, and within a minute
-//     where file notifications do not work.
+//   - Changed certificate files are served within a second or so, and within 5 s where
+//     no notification tells of the change.
+//   - A refused request is not logged as an error, so strangers cannot fill the log.
 //   - A path that is not in its plain form ("/livez/../metrics") gets 400, so that what
 //     is decided upon is what is served.
+//   - A request may have 64 KiB of body, and 128 KiB with its headers; a connection
+//     that brings more before it is answered is cut. At most 1000 connections are open at
+//     a time; more are closed at once. Headers must come within 32 s, and a connection
+//     without a request ends after 90 s.
 //
-// It does not limit the number of connections, and it does not protect what an open
-// path shows.
+// It does not protect what an open path shows, and who opens 1000 connections again and
+// again keeps others out: a NetworkPolicy says who may connect.
 package serving

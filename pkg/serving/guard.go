@@ -4,7 +4,6 @@
 package serving
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -25,7 +24,7 @@ const (
 	// review to the end of their answer.
 	maxGuarded = 64
 	// maxBody bounds what a handler can read of a request's body.
-	maxBody = 1 << 20
+	maxBody = 64 << 10
 )
 
 // guard stands before the handlers and lets in whom it should.
@@ -53,8 +52,7 @@ func newGuard(config Config) (*guard, error) {
 
 // protect returns handler behind the guard.
 func (g *guard) protect(handler http.Handler) http.Handler {
-	guarded := filters.WithAuthentication(g.permit(handler), g.credentials, refuse, nil, g.credentials.headers)
-	guarded = limit(withRequestInfo(guarded), maxGuarded)
+	guarded := limit(withRequestInfo(g.identify(g.permit(handler))), maxGuarded)
 	return http.MaxBytesHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case !plain(r.URL):
@@ -92,23 +90,32 @@ func (g *guard) permit(handler http.Handler) http.Handler {
 	})
 }
 
-// refuse answers requests whose user is not known.
-var refuse = func() http.Handler {
+// identify lets a request through whose user is known. It stands for the filter of
+// k8s.io/apiserver, which answers 401 to good credentials too when nobody can be asked
+// about them, and logs an error for each bad one: a stranger must not fill the log.
+func (g *guard) identify(handler http.Handler) http.Handler {
 	unauthorized := filters.Unauthorized(scheme.Codecs)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if review, ok := r.Context().Value(reviewKey{}).(*review); ok && review.failed {
+		response, ok, err := g.credentials.AuthenticateRequest(r)
+		switch {
+		case err == nil && ok:
+			r.Header.Del("Authorization") // nobody behind needs it
+			handler.ServeHTTP(w, r.WithContext(request.WithUser(r.Context(), response.User)))
+		case unanswered(err):
+			klog.FromContext(r.Context()).Error(err, "Cannot find out who sends a request", "path", r.URL.Path)
 			unavailable(w)
-			return
+		default:
+			klog.FromContext(r.Context()).V(4).Info("Refused a request without valid credentials", "path", r.URL.Path, "err", err)
+			unauthorized.ServeHTTP(w, r)
 		}
-		unauthorized.ServeHTTP(w, r)
 	})
-}()
+}
 
 // unavailable says that nobody could be asked about a request. The reason is in the
 // log: it is nothing for strangers.
 func unavailable(w http.ResponseWriter) {
 	w.Header().Set("Retry-After", "1")
-	w.Header().Set("Connection", "close") // who asks is not known: see refuse
+	w.Header().Set("Connection", "close") // strangers keep no connection of HTTP/2
 	http.Error(w, "the API server that decides on this request cannot be asked", http.StatusServiceUnavailable)
 }
 
@@ -123,20 +130,12 @@ func plain(u *url.URL) bool {
 	return u.RawPath == "" && u.Path != "" && (u.Path == "/" || path.Clean(u.Path) == strings.TrimSuffix(u.Path, "/"))
 }
 
-// review is what the review of a request's credentials has come to, beside its answer.
-type review struct {
-	failed bool // it could not be had
-}
-
-type reviewKey struct{}
-
 // withRequestInfo tells the filters what is asked for: always a path, never a
 // resource.
 func withRequestInfo(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		info := &request.RequestInfo{Path: r.URL.Path, Verb: strings.ToLower(r.Method)}
-		ctx := context.WithValue(request.WithRequestInfo(r.Context(), info), reviewKey{}, &review{})
-		handler.ServeHTTP(w, r.WithContext(ctx))
+		handler.ServeHTTP(w, r.WithContext(request.WithRequestInfo(r.Context(), info)))
 	})
 }
 

@@ -63,8 +63,6 @@ type credentials struct {
 	authenticator.Request
 	// clientCA is what the server asks client certificates of; nil asks for none.
 	clientCA dynamiccertificates.CAContentProvider
-	// headers are those of a trusted front proxy; nil trusts none.
-	headers *authenticatorfactory.RequestHeaderConfig
 }
 
 // newCredentials uses the factory beneath the options' ApplyTo, which cannot be given
@@ -92,33 +90,20 @@ func newCredentials(config Config) (*credentials, error) {
 	if factory.RequestHeaderConfig, err = options.RequestHeader.ToAuthenticationRequestHeaderConfig(); err != nil {
 		return nil, fmt.Errorf("--requestheader-client-ca-file=%s: %w", options.RequestHeader.ClientCAFile, err)
 	}
-	c := &credentials{clientCA: factory.ClientCertificateCAContentProvider, headers: factory.RequestHeaderConfig}
-	switch {
-	case c.headers == nil:
+	c := &credentials{clientCA: factory.ClientCertificateCAContentProvider}
+	switch proxy := factory.RequestHeaderConfig; {
+	case proxy == nil:
 	case c.clientCA == nil:
-		c.clientCA = c.headers.CAContentProvider
+		c.clientCA = proxy.CAContentProvider
 	default:
-		c.clientCA = dynamiccertificates.NewUnionCAContentProvider(c.clientCA, c.headers.CAContentProvider)
+		c.clientCA = dynamiccertificates.NewUnionCAContentProvider(c.clientCA, proxy.CAContentProvider)
 	}
 	if reviews == nil && c.clientCA == nil {
 		c.Request = authenticator.RequestFunc(nobody)
 		return c, nil
 	}
-	request, _, err := factory.New()
-	c.Request = noticed(request)
+	c.Request, _, err = factory.New()
 	return c, err
-}
-
-// noticed tells refuse which requests were not answered with a user because nobody
-// could be asked: their credentials may well be good.
-func noticed(inner authenticator.Request) authenticator.Request {
-	return authenticator.RequestFunc(func(r *http.Request) (*authenticator.Response, bool, error) {
-		response, ok, err := inner.AuthenticateRequest(r)
-		if review, found := r.Context().Value(reviewKey{}).(*review); found && !ok {
-			review.failed = unanswered(err)
-		}
-		return response, ok, err
-	})
 }
 
 // unanswered tells a review that could not be had from one with a bad outcome, whose

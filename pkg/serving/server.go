@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"k8s.io/apiserver/pkg/server"
@@ -49,6 +50,7 @@ func Listen(config Config) (*Server, error) {
 	if s.info == nil {
 		return nil, fmt.Errorf("--secure-port=%d serves nothing: do not call Listen", port)
 	}
+	s.info.Listener = &frugal{Listener: s.info.Listener}
 	s.info.ClientCA = guard.credentials.clientCA
 	return s, nil
 }
@@ -69,6 +71,7 @@ func (s *Server) Serve(ctx context.Context, handler http.Handler) error {
 			return fmt.Errorf("self-signed certificate: %w", err)
 		}
 	}
+	defer s.readFilesAgain(ctx)()
 	stopped, listenerStopped, err := s.info.Serve(s.guard.protect(handler), shutdownTimeout, ctx.Done())
 	if err != nil {
 		return fmt.Errorf("cannot serve on %s: %w", s.Address(), err)
@@ -90,4 +93,45 @@ func (s *Server) defaultCertificate() (dynamiccertificates.CertKeyContentProvide
 		return certificate.GeneratedCert, nil
 	}
 	return dynamiccertificates.NewDynamicServingContentFromFiles("serving-cert", certificate.CertKey.CertFile, certificate.CertKey.KeyFile)
+}
+
+// rereadPeriod is how often the files of certificates are read without a sign that they
+// have changed.
+const rereadPeriod = 5 * time.Second
+
+// readFilesAgain reads the files of certificates and CAs every rereadPeriod, until ctx
+// ends or stop is called. k8s.io/apiserver notices what happens to the files, but not that
+// a symbolic link on the way to them leads elsewhere, until a minute later. What it can
+// not read, it tells of itself.
+func (s *Server) readFilesAgain(ctx context.Context) (stop func()) {
+	type file interface{ RunOnce(context.Context) error }
+	var files []file
+	add := func(content any) {
+		if f, ok := content.(file); ok {
+			files = append(files, f)
+		}
+	}
+	add(s.info.Cert)
+	add(s.info.ClientCA)
+	for _, content := range s.info.SNICerts {
+		add(content)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		for len(files) > 0 {
+			select {
+			case <-time.After(rereadPeriod):
+			case <-ctx.Done():
+				return
+			}
+			for _, f := range files {
+				_ = f.RunOnce(ctx)
+			}
+		}
+	})
+	return func() {
+		cancel()
+		reading.Wait()
+	}
 }

@@ -85,6 +85,19 @@ func main() {
 			return wait
 		}),
 		controllers.Descriptor[controllers.NoOptions]{
+			Name: "reads-secrets", Summary: "Reads every Secret, and tells nobody.", DisabledByDefault: true,
+			Access: func(controllers.NoOptions) []controllers.Access {
+				return []controllers.Access{{Resource: secrets, Namespace: namespace, Verbs: []string{"list", "watch"}}}
+			},
+			Init: func(_ context.Context, c *controllers.Context, _ controllers.NoOptions) (controllers.Controller, error) {
+				c.Informers.In(clients.Scope{Namespace: namespace}).Typed().Core().V1().Secrets().Informer()
+				return run(func(ctx context.Context) error {
+					_, err := c.Clients.Kubernetes().CoreV1().Secrets(namespace).List(ctx, metav1.ListOptions{})
+					return errors.Join(err, wait(ctx))
+				}), nil
+			},
+		},
+		controllers.Descriptor[controllers.NoOptions]{
 			Name: "goroutine-panics", Summary: "Panics in a goroutine of its own making.", DisabledByDefault: true,
 			Init: func(context.Context, *controllers.Context, controllers.NoOptions) (controllers.Controller, error) {
 				return run(func(ctx context.Context) error {
