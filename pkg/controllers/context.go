@@ -4,6 +4,7 @@
 package controllers
 
 import (
+	"go.opentelemetry.io/otel/trace"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/tools/cache"
@@ -33,6 +34,8 @@ type Context struct {
 	// Metrics makes the metrics of a workqueue, on the manager's own registry. Pass
 	// it to the queue's configuration; the queue's name should begin with Name.
 	Metrics workqueue.MetricsProvider
+	// Tracer makes spans; it is never nil. Pass it to the reconciler.
+	Tracer trace.TracerProvider
 	// WarmWhen adds caches of the author's own making to those that must be synced
 	// before Run is called. Call it in Init.
 	WarmWhen func(synced ...cache.InformerSynced)

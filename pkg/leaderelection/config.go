@@ -10,6 +10,8 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/client-go/rest"
 	clientgo "k8s.io/client-go/tools/leaderelection"
@@ -73,6 +75,8 @@ type Config struct {
 	// ServerFence says that the fencing policy of manifests/components/fencing
 	// guards the writes, too: the first writes of a term ride out its lag.
 	ServerFence bool
+	// Tracer makes a span for each lease write. Default: none.
+	Tracer trace.TracerProvider
 	// Clock is for tests. Nil: the machine's.
 	Clock Clock
 
@@ -130,6 +134,9 @@ func (c Config) complete() (Config, error) {
 	case Rejoin, Exit:
 	default:
 		errs = append(errs, fmt.Errorf("OnLost %q: must be %q or %q", c.OnLost, Rejoin, Exit))
+	}
+	if c.Tracer == nil {
+		c.Tracer = noop.NewTracerProvider()
 	}
 	if c.Clock == nil {
 		c.Clock = systemClock{}

@@ -7,6 +7,9 @@ import (
 	"errors"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -38,6 +41,9 @@ func faultOf(err error, create bool) fault {
 	}
 	return unknown
 }
+
+// tracerName names this package to whoever collects spans.
+const tracerName = "github.com/incumbent-io/incumbent/pkg/leaderelection"
 
 // write sends a lease write of that kind. The present object, edited, is the
 // body: its uid keeps a PUT from creating a lease that was deleted, its version
@@ -74,7 +80,13 @@ func (e *engine) write(now Reading, kind writeKind) {
 	e.helpers.Go(func() {
 		ctx, cancel := withTimeout(e.base, e.cfg.Clock, e.timing.tryTimeout())
 		defer cancel()
+		ctx, span := e.cfg.Tracer.Tracer(tracerName).Start(ctx, "lease write", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
+			attribute.String("lease", e.cfg.Namespace+"/"+e.cfg.LeaseName), attribute.String("write", kind.String()), attribute.String("identity", e.me)))
 		answer, err := do(ctx, lease)
+		if err != nil {
+			span.SetStatus(codes.Error, err.Error())
+		}
+		span.End()
 		offer(e.base, e.writes, writeResult{try, answer, err, e.cfg.Clock.Read()})
 	})
 }

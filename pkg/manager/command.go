@@ -110,6 +110,7 @@ Subcommands:
 			if err := applyLogging(config); err != nil {
 				return err
 			}
+			quietTracing()
 			ctx, abort := stopOnSignal(cmd.Context())
 			config.Abort, config.ApplyLogging = abort, applyVerbosity
 			if err := Run(ctx, config); err != nil {

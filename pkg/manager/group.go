@@ -55,6 +55,7 @@ func (g *group) newElector() (*leaderelection.Elector, error) {
 		Timing:       election.Timing,
 		DrainTimeout: election.DrainTimeout,
 		OnLost:       election.OnLost,
+		Tracer:       h.tracer,
 		Callbacks: clientgo.LeaderCallbacks{OnStartedLeading: func(ctx context.Context) {
 			for _, status := range g.runner.Snapshot() { // standbys do not announce
 				h.announce(runner.Status{}, status)

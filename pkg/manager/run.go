@@ -14,6 +14,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/component-base/metrics"
+	"k8s.io/component-base/tracing"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
@@ -37,6 +38,7 @@ type host struct {
 	queueMetrics    *queueMetrics
 	pool            *clients.Pool
 	events          *eventSource
+	tracer          tracing.TracerProvider
 	checker         *preflight.Checker
 	groups          []*group       // the default group first
 	every           *runner.Runner // the controllers that run on every replica
@@ -73,6 +75,9 @@ func newHost(ctx context.Context, config *options.Config) (*host, error) {
 	}
 	h.electionMetrics = leaderelection.NewMetrics()
 	if err := h.electionMetrics.Register(h.metrics); err != nil {
+		return nil, err
+	}
+	if h.tracer, err = newTracer(ctx, config); err != nil {
 		return nil, err
 	}
 	h.queueMetrics = newQueueMetrics(h.metrics)
@@ -221,6 +226,7 @@ func (h *host) newRun(name string, refused func(), config clients.SetConfig) (ru
 		Informers: h.pool.View(name, refused),
 		Clock:     clock.RealClock{},
 		Metrics:   h.queueMetrics,
+		Tracer:    h.tracer,
 		Events:    h.events.recorderFor(name),
 	}}, nil
 }
@@ -238,6 +244,7 @@ func (h *host) run(ctx context.Context) error {
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
 	var servants sync.WaitGroup
 	defer servants.Wait()
+	defer h.stopTracing(ctx)
 	defer stopBackground()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()

@@ -6,9 +6,12 @@ package manager
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/component-base/metrics"
+
+	"github.com/incumbent-io/incumbent/pkg/reconciler"
 )
 
 // queueMetrics are the metrics of the controllers' workqueues on the manager's own
@@ -17,7 +20,7 @@ import (
 type queueMetrics struct {
 	depth, unfinished, longest *metrics.GaugeVec
 	adds, retries              *metrics.CounterVec
-	latency, work              *metrics.HistogramVec
+	latency, work, reconciles  *metrics.HistogramVec
 
 	mu     sync.Mutex
 	depths map[string]*depth // by controller
@@ -39,7 +42,10 @@ func (d *depth) Dec() {
 	d.GaugeMetric.Dec()
 }
 
-var _ workqueue.MetricsProvider = (*queueMetrics)(nil)
+var (
+	_ workqueue.MetricsProvider = (*queueMetrics)(nil)
+	_ reconciler.Observer       = (*queueMetrics)(nil)
+)
 
 func newQueueMetrics(registry metrics.KubeRegistry) *queueMetrics {
 	gauge := func(name, help string) *metrics.GaugeVec {
@@ -66,9 +72,14 @@ func newQueueMetrics(registry metrics.KubeRegistry) *queueMetrics {
 			"threads by observing the rate at which this increases."),
 		longest: gauge("longest_running_processor_seconds", "How many seconds has the longest running "+
 			"processor for workqueue been running."),
+		reconciles: metrics.NewHistogramVec(&metrics.HistogramOpts{
+			Name: "incumbent_reconcile_duration_seconds", StabilityLevel: metrics.ALPHA,
+			Help:    "How long reconciles take, by how they end: success, requeue, error, terminal, panic or cancelled.",
+			Buckets: metrics.ExponentialBuckets(0.0005, 4, 10),
+		}, []string{"controller", "result"}),
 		retries: counter("retries_total", "Total number of retries handled by workqueue"),
 	}
-	registry.MustRegister(m.depth, m.adds, m.latency, m.work, m.unfinished, m.longest, m.retries)
+	registry.MustRegister(m.depth, m.adds, m.latency, m.work, m.unfinished, m.longest, m.retries, m.reconciles)
 	return m
 }
 
@@ -76,12 +87,20 @@ func newQueueMetrics(registry metrics.KubeRegistry) *queueMetrics {
 // when the controller is built.
 func (m *queueMetrics) use(name string) {
 	m.depth.WithLabelValues(name)
+	for _, outcome := range reconciler.Outcomes() {
+		m.reconciles.WithLabelValues(name, string(outcome))
+	}
 	m.NewAddsMetric(name)
 	m.NewLatencyMetric(name)
 	m.NewWorkDurationMetric(name)
 	m.NewUnfinishedWorkSecondsMetric(name)
 	m.NewLongestRunningProcessorSecondsMetric(name)
 	m.NewRetriesMetric(name)
+}
+
+// Reconciled implements reconciler.Observer.
+func (m *queueMetrics) Reconciled(name string, outcome reconciler.Outcome, took time.Duration) {
+	m.reconciles.WithLabelValues(name, string(outcome)).Observe(took.Seconds())
 }
 
 // NewDepthMetric implements workqueue.MetricsProvider.

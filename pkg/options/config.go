@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/component-base/featuregate"
 	logsapi "k8s.io/component-base/logs/api/v1"
+	tracingapi "k8s.io/component-base/tracing/api/v1"
 
 	"github.com/incumbent-io/incumbent/pkg/controllers"
 	"github.com/incumbent-io/incumbent/pkg/leaderelection"
@@ -44,6 +45,8 @@ type Config struct {
 	Controllers []Controller
 	// Serving says where and to whom is served; nil serves nothing.
 	Serving *serving.Config
+	// Tracing says where spans are sent; nil traces nothing.
+	Tracing *tracingapi.TracingConfiguration
 	// Profiling serves profiles of the process, too.
 	Profiling bool
 	// Logging is applied once per process, by manager.Main.
@@ -141,6 +144,7 @@ func (o *Options) Complete(getenv func(string) string) (*Config, error) {
 		Controllers: o.completeControllers(),
 		Serving:     o.completeServing(config),
 		Profiling:   o.profiling,
+		Tracing:     o.tracing.complete(),
 		Logging:     o.logging,
 		Features:    o.features,
 		options:     o,

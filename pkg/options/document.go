@@ -34,6 +34,7 @@ type document struct {
 	Fencing           *bool                 `json:"fencing" flag:"fencing"`
 	ClientConnection  clientSection         `json:"clientConnection"`
 	Serving           servingSection        `json:"serving"`
+	Tracing           tracingSection        `json:"tracing"`
 	FeatureGates      *map[string]bool      `json:"featureGates" flag:"feature-gates"`
 	Logging           loggingSection        `json:"logging"`
 }
@@ -84,6 +85,12 @@ type servingSection struct {
 	Profiling         *bool     `json:"profiling" flag:"profiling"`
 }
 
+// tracingSection has the shape of component-base's TracingConfiguration.
+type tracingSection struct {
+	Endpoint               *string `json:"endpoint" flag:"tracing-endpoint"`
+	SamplingRatePerMillion *int32  `json:"samplingRatePerMillion" flag:"tracing-sampling-rate-per-million"`
+}
+
 // loggingSection has the shape of component-base's LoggingConfiguration.
 type loggingSection struct {
 	Format         *string                       `json:"format" flag:"logging-format"`
@@ -119,6 +126,7 @@ func newDocument(o *Options) *document {
 			QPS:         &o.client.connection.QPS,
 			Burst:       &o.client.connection.Burst,
 		},
+		Tracing: tracingSection{Endpoint: &o.tracing.endpoint, SamplingRatePerMillion: &o.tracing.rate},
 		Serving: newServingSection(o.serving.SecureServing, &o.profiling),
 		Logging: newLoggingSection(o.logging),
 	}

@@ -28,7 +28,7 @@ drainTimout: 20s
 		fmt.Println(row.Name, row.Enabled, row.Reason)
 	}
 	// Output:
-	// config.yaml:5: drainTimout: unknown field "drainTimout"; did you mean "drainTimeout"? valid: apiVersion, kind, controllers, controllerOptions, standby, leaseGroups, leaderElection, drainTimeout, fencing, clientConnection, serving, featureGates, logging
+	// config.yaml:5: drainTimout: unknown field "drainTimout"; did you mean "drainTimeout"? valid: apiVersion, kind, controllers, controllerOptions, standby, leaseGroups, leaderElection, drainTimeout, fencing, clientConnection, serving, tracing, featureGates, logging
 	// --kube-api-burst=0 would let no request pass; use at least 1, or clientConnection.qps: 0 for no limit
 	// quota false disabled by controllers in config.yaml
 	// store true enabled by default

@@ -80,10 +80,10 @@ func TestMistakesInTheFileNamePlaceValueAndFix(t *testing.T) {
 	}{
 		"nothing but the head":       {},
 		"null leaves the default":    {lines: []string{"controllers:", "controllerOptions: {quota: }", "leaseGroups: ~", "leaderElection: {leaseDuration: null}"}},
-		"an unknown field":           {lines: []string{"controler: []"}, want: []string{`c.yaml:3: controler: unknown field "controler"; did you mean "controllers"? valid: apiVersion, kind, controllers, controllerOptions, standby, leaseGroups, leaderElection, drainTimeout, fencing, clientConnection, serving, featureGates, logging`}},
+		"an unknown field":           {lines: []string{"controler: []"}, want: []string{`c.yaml:3: controler: unknown field "controler"; did you mean "controllers"? valid: apiVersion, kind, controllers, controllerOptions, standby, leaseGroups, leaderElection, drainTimeout, fencing, clientConnection, serving, tracing, featureGates, logging`}},
 		"a field twice":              {lines: []string{"fencing: false", "standby: warm", "fencing: true"}, want: []string{"c.yaml:5: fencing: is set a second time, after line 3; keep one of the two"}},
 		"kind twice":                 {lines: []string{"kind: ManagerConfiguration"}, want: []string{"c.yaml:3: kind: is set a second time, after line 2; keep one of the two"}},
-		"a field in wrong case":      {lines: []string{"Standby: warm"}, want: []string{`c.yaml:3: Standby: unknown field "Standby"; did you mean "standby"? valid: apiVersion, kind, controllers, controllerOptions, standby, leaseGroups, leaderElection, drainTimeout, fencing, clientConnection, serving, featureGates, logging`}},
+		"a field in wrong case":      {lines: []string{"Standby: warm"}, want: []string{`c.yaml:3: Standby: unknown field "Standby"; did you mean "standby"? valid: apiVersion, kind, controllers, controllerOptions, standby, leaseGroups, leaderElection, drainTimeout, fencing, clientConnection, serving, tracing, featureGates, logging`}},
 		"a duration without a unit":  {lines: []string{"drainTimeout: 30"}, want: []string{`c.yaml:3: drainTimeout: 30 is not valid; want a duration with its unit, such as "15s" or "1m30s"`}},
 		"no duration at all":         {lines: []string{"logging: {flushFrequency: soon}"}, want: []string{`c.yaml:3: logging.flushFrequency: "soon" is not valid; want a duration with its unit, such as "15s" or "1m30s"`}},
 		"yes is not true":            {lines: []string{"fencing: yes"}, want: []string{`c.yaml:3: fencing: "yes" is not valid; want true or false`}},

@@ -40,6 +40,7 @@ type Options struct {
 	election    election
 	serving     serving.Config
 	profiling   bool
+	tracing     tracing
 	standby     string
 	list        []string
 	leaseGroups []leaseGroup
@@ -93,6 +94,7 @@ func newOptions(name string, registry *controllers.Registry) *Options {
 		client:      newClient(),
 		election:    newElection(name),
 		serving:     serving.Defaults(name, DefaultSecurePort),
+		tracing:     newTracing(),
 		standby:     StandbyWarm,
 		list:        []string{"*"},
 		features:    newGates(name, registry),
@@ -122,6 +124,7 @@ func (o *Options) addFlags() {
 	o.election.addFlags(o.flags.FlagSet("leader election"))
 	o.serving.AddFlags(&o.flags)
 	o.flags.FlagSet("secure serving").BoolVar(&o.profiling, "profiling", o.profiling, "Serve profiles of the process at /debug/pprof/, to those who may get that path.")
+	o.tracing.addFlags(o.flags.FlagSet("traces"))
 	addLoggingFlags(o.logging, o.flags.FlagSet("logs"))
 	for _, name := range o.registry.Names() {
 		mountFlags(o.controllers[name], o.flags.FlagSet(name+" controller"))
@@ -181,6 +184,7 @@ func (o *Options) validate() error {
 		o.grouping.errs,
 		o.validateFencing(),
 		validateServing(o.serving, p),
+		o.tracing.validate(p),
 		o.features.Validate(),
 		validateLogging(o.logging, o.features, p),
 	)

@@ -11,6 +11,10 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
@@ -45,10 +49,36 @@ type Config[K comparable] struct {
 	// RateLimiter says how long to wait after a failure. Default: 5 ms, doubled with
 	// each further failure of the key up to 1,000 s.
 	RateLimiter workqueue.TypedRateLimiter[K]
-	// Metrics makes the queue's metrics. Default: client-go's own provider.
+	// Metrics makes the queue's metrics. If it is an Observer, too, it is told of every
+	// reconcile. Default: client-go's own provider.
 	Metrics workqueue.MetricsProvider
+	// Tracer makes a span for each reconcile. Default: none.
+	Tracer trace.TracerProvider
 	// Clock times the queue and CheckHealth. Default: the system's.
 	Clock clock.WithTicker
+}
+
+// Outcome is how a reconcile ended.
+type Outcome string
+
+// The outcomes of a reconcile.
+const (
+	Succeeded Outcome = "success"
+	Requeued  Outcome = "requeue"   // succeeded, and asked for another
+	Failed    Outcome = "error"     // will be tried again
+	Hopeless  Outcome = "terminal"  // failed with Terminal
+	Panicked  Outcome = "panic"     // will be tried again
+	Cancelled Outcome = "cancelled" // the run has ended meanwhile
+)
+
+// Outcomes returns every outcome.
+func Outcomes() []Outcome {
+	return []Outcome{Succeeded, Requeued, Failed, Hopeless, Panicked, Cancelled}
+}
+
+// Observer is told of every reconcile of the reconciler called name, by its workers.
+type Observer interface {
+	Reconciled(name string, outcome Outcome, took time.Duration)
 }
 
 // Reconciler is a control loop. Its methods are safe for concurrent use; Run may be
@@ -57,6 +87,8 @@ type Reconciler[K comparable] struct {
 	config Config[K]
 	queue  workqueue.TypedRateLimitingInterface[K]
 	order  *priority[K]
+	tracer trace.Tracer
+	watch  Observer       // nil: nobody is told
 	remove []func() error // of the handlers
 
 	mu   sync.Mutex
@@ -87,13 +119,17 @@ func New[K comparable](config Config[K]) (*Reconciler[K], error) {
 	if config.StuckAfter == 0 {
 		config.StuckAfter = DefaultStuckAfter
 	}
+	if config.Tracer == nil {
+		config.Tracer = noop.NewTracerProvider()
+	}
 	if config.Clock == nil {
 		config.Clock = clock.RealClock{}
 	}
 	if config.RateLimiter == nil {
 		config.RateLimiter = workqueue.NewTypedItemExponentialFailureRateLimiter[K](5*time.Millisecond, 1000*time.Second)
 	}
-	r := &Reconciler[K]{config: config, order: newPriority[K](), busy: map[K]time.Time{}}
+	r := &Reconciler[K]{config: config, order: newPriority[K](), busy: map[K]time.Time{}, tracer: config.Tracer.Tracer(tracerName)}
+	r.watch, _ = config.Metrics.(Observer)
 	inner := workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[K]{Name: config.Name, MetricsProvider: config.Metrics, Clock: config.Clock, Queue: r.order})
 	delaying := workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[K]{Name: config.Name, MetricsProvider: config.Metrics, Clock: config.Clock, Queue: inner})
 	r.queue = workqueue.NewTypedRateLimitingQueueWithConfig(config.RateLimiter, workqueue.TypedRateLimitingQueueConfig[K]{DelayingQueue: delaying})
@@ -157,31 +193,57 @@ func (r *Reconciler[K]) work(ctx context.Context) {
 	}
 }
 
-// process reconciles one key and decides what follows.
+// tracerName names this package to whoever collects spans.
+const tracerName = "github.com/incumbent-io/incumbent/pkg/reconciler"
+
+// process reconciles one key, and tells of it.
 func (r *Reconciler[K]) process(ctx context.Context, key K) {
+	began := r.config.Clock.Now()
+	inside, span := r.tracer.Start(ctx, "reconcile", trace.WithNewRoot(), trace.WithAttributes(attribute.String("controller", r.config.Name)))
+	if span.IsRecording() {
+		span.SetAttributes(attribute.String("key", fmt.Sprint(key)))
+	}
 	r.begin(key)
-	result, err := r.reconcile(ctx, key)
+	result, err := r.reconcile(inside, key)
 	r.end(key)
+	outcome := r.settle(ctx, key, result, err)
+	span.SetAttributes(attribute.String("result", string(outcome)))
+	if err != nil {
+		span.SetStatus(codes.Error, err.Error())
+	}
+	span.End()
+	if r.watch != nil {
+		r.watch.Reconciled(r.config.Name, outcome, r.config.Clock.Since(began))
+	}
+}
+
+// settle decides what follows a reconcile.
+func (r *Reconciler[K]) settle(ctx context.Context, key K, result Result, err error) Outcome {
 	var panicked *panicError
 	var terminal *terminalError
 	switch {
+	case err == nil && result.RequeueAfter > 0:
+		r.queue.Forget(key)
+		r.queue.AddAfter(key, result.RequeueAfter)
+		return Requeued
 	case err == nil:
 		r.queue.Forget(key)
-		if result.RequeueAfter > 0 {
-			r.queue.AddAfter(key, result.RequeueAfter)
-		}
+		return Succeeded
 	case ctx.Err() != nil, isNotLeader(err):
 		r.queue.Forget(key) // this run is over; the next one reconciles all
+		return Cancelled
 	case errors.As(err, &terminal):
 		r.queue.Forget(key)
 		klog.FromContext(ctx).Error(terminal.error, "Reconcile failed for good", "key", key)
+		return Hopeless
 	case errors.As(err, &panicked):
 		klog.FromContext(ctx).Error(err, "Reconcile panicked, will retry", "key", key, "stack", panicked.stack)
 		r.queue.AddRateLimited(key)
-	default:
-		klog.FromContext(ctx).Error(err, "Reconcile failed, will retry", "key", key)
-		r.queue.AddRateLimited(key)
+		return Panicked
 	}
+	klog.FromContext(ctx).Error(err, "Reconcile failed, will retry", "key", key)
+	r.queue.AddRateLimited(key)
+	return Failed
 }
 
 func (r *Reconciler[K]) reconcile(ctx context.Context, key K) (result Result, err error) {

@@ -16,12 +16,15 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/workqueue"
 
 	"github.com/incumbent-io/incumbent/pkg/reconciler"
 )
@@ -409,4 +412,102 @@ func BenchmarkNoOp(b *testing.B) {
 			}
 		})
 	}
+}
+
+// observed is a metrics provider that is told of reconciles.
+type observed struct {
+	workqueue.MetricsProvider
+	mu       sync.Mutex
+	outcomes []string
+}
+
+func (o *observed) Reconciled(name string, outcome reconciler.Outcome, _ time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.outcomes = append(o.outcomes, name+" "+string(outcome))
+}
+
+// TestEveryReconcileIsTold has reconciles end in every way, and compares what spans and
+// metrics say of them.
+func TestEveryReconcileIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		metrics := &observed{MetricsProvider: silent{}}
+		spans := tracetest.NewSpanRecorder()
+		keys := make(chan string)
+		r, err := reconciler.New(reconciler.Config[string]{
+			Name: "told", Metrics: metrics, Tracer: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)),
+			Watches: []reconciler.Watch[string]{reconciler.Channel(keys)}, Timeout: time.Minute,
+			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[string](time.Hour, time.Hour),
+			Reconcile: func(ctx context.Context, key string) (reconciler.Result, error) {
+				switch key {
+				case "requeue":
+					return reconciler.Result{RequeueAfter: time.Hour}, nil
+				case "error":
+					return reconciler.Result{}, errors.New("not yet")
+				case "terminal":
+					return reconciler.Result{}, reconciler.Terminal(errors.New("never"))
+				case "panic":
+					panic("oh")
+				case "cancelled":
+					<-ctx.Done()
+					return reconciler.Result{}, ctx.Err()
+				}
+				return reconciler.Result{}, nil
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- r.Run(ctx) }()
+		for _, outcome := range reconciler.Outcomes() {
+			keys <- string(outcome)
+			synctest.Wait()
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		var want, traced []string
+		for _, outcome := range reconciler.Outcomes() {
+			want = append(want, "told "+string(outcome))
+		}
+		for _, span := range spans.Ended() {
+			attributes := map[string]string{}
+			for _, a := range span.Attributes() {
+				attributes[string(a.Key)] = a.Value.AsString()
+			}
+			if attributes["key"] != attributes["result"] {
+				t.Errorf("span: got %v, want the result that the key is called by", attributes)
+			}
+			traced = append(traced, attributes["controller"]+" "+attributes["result"])
+		}
+		if diff := cmp.Diff(want, metrics.outcomes); diff != "" {
+			t.Errorf("metrics (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff(want, traced); diff != "" {
+			t.Errorf("spans (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// silent is a metrics provider without metrics.
+type silent struct{}
+
+type nothing struct{}
+
+func (nothing) Inc()            {}
+func (nothing) Dec()            {}
+func (nothing) Set(float64)     {}
+func (nothing) Observe(float64) {}
+
+func (silent) NewDepthMetric(string) workqueue.GaugeMetric                         { return nothing{} }
+func (silent) NewAddsMetric(string) workqueue.CounterMetric                        { return nothing{} }
+func (silent) NewLatencyMetric(string) workqueue.HistogramMetric                   { return nothing{} }
+func (silent) NewWorkDurationMetric(string) workqueue.HistogramMetric              { return nothing{} }
+func (silent) NewRetriesMetric(string) workqueue.CounterMetric                     { return nothing{} }
+func (silent) NewUnfinishedWorkSecondsMetric(string) workqueue.SettableGaugeMetric { return nothing{} }
+func (silent) NewLongestRunningProcessorSecondsMetric(string) workqueue.SettableGaugeMetric {
+	return nothing{}
 }

@@ -30,7 +30,7 @@ var allowed = map[string][]string{
 	"pkg/controllers/runner":      {"pkg/controllers", "pkg/clients"},
 	"pkg/healthz":                 {},
 	"pkg/leaderelection":          {},
-	"pkg/manager":                 {"pkg/clients", "pkg/controllers", "pkg/controllers/runner", "pkg/healthz", "pkg/leaderelection", "pkg/options", "pkg/preflight", "pkg/serving", "pkg/status"},
+	"pkg/manager":                 {"pkg/clients", "pkg/controllers", "pkg/controllers/runner", "pkg/healthz", "pkg/leaderelection", "pkg/options", "pkg/preflight", "pkg/reconciler", "pkg/serving", "pkg/status"},
 	"pkg/options":                 {"pkg/controllers", "pkg/leaderelection", "pkg/serving"},
 	"pkg/preflight":               {"pkg/controllers"},
 	"pkg/reconciler":              {},

@@ -150,6 +150,7 @@ func TestMetricsAreThoseOfTheDocumentation(t *testing.T) {
 		`incumbent_controller_failures_total{cause="panic",controller="object-ttl"}`,
 		`incumbent_controller_failures_total{cause="panic",controller="leader-label"}`, // disabled
 		`workqueue_adds_total{name="leader-label"}`,
+		`incumbent_reconcile_duration_seconds_count{controller="leader-label",result="panic"}`,
 		`incumbent_config_reloads_total{result="rejected"}`,
 		`promhttp_metric_handler_errors_total{cause="gathering"}`, // in the scrape before
 	} {
