@@ -62,6 +62,9 @@ faults: build ## Run the fault campaign at length. TRIALS=n sets the trials of e
 benchmark: build ## Measure hand-overs and memory with 20,000 ConfigMaps, and 1,000 controllers. TRIALS=n, OBJECTS=n.
 	go test -count=1 -timeout=1h -v ./test/benchmark
 
+page: build ## Look at the /controllers page in a real browser (chromium, axe-core); screenshots go to docs/images.
+	@hack/page/run.sh
+
 lint: ## Run go vet and staticcheck.
 	go vet ./...
 	go tool -modfile=hack/tools/go.mod staticcheck ./...
@@ -93,4 +96,4 @@ build: bin/kubectl
 
 force:
 
-.PHONY: run manifests build deploy clean test unit e2e faults benchmark lint verify help force
+.PHONY: run manifests build deploy clean test unit e2e faults benchmark page lint verify help force

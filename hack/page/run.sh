@@ -17,3 +17,6 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 CGO_ENABLED=0 go build -trimpath -o "$folder/faulty" ./test/e2e/faulty
 CHROMIUM=$chromium node hack/page/page.mjs "$folder"
+if command -v pngquant >/dev/null; then
+	pngquant --force --ext .png --strip docs/images/controllers-*.png
+fi
