@@ -23,6 +23,9 @@ run: build ## Start a local cluster, deploy the manager on it with 3 replicas, a
 
 build: bin/manager bin/localcluster ## Build bin/manager, bin/localcluster and bin/kubectl.
 
+image: ## Make the container image and its bill of materials in bin/image, without a container engine. IMAGE_PLATFORMS="linux/amd64 linux/arm64".
+	@VERSION="$(VERSION)" COMMIT="$(COMMIT)" LDFLAGS="$(LDFLAGS)" hack/image.sh
+
 deploy: bin/kubectl ## Apply manifests/base to the cluster of KUBECONFIG. IMAGE=name:tag is an image that its nodes can pull.
 	@hack/deploy.sh "$(IMAGE)"
 
@@ -48,6 +51,10 @@ e2e: build ## Run the tests on a local cluster: the cluster itself, end to end, 
 	cd hack/localcluster && go test -vet=off ./...
 	@echo "==> end-to-end tests on a local cluster"
 	go test -count=1 -timeout=30m -v ./test/e2e
+	@echo "==> who may see what of a manager, and what its clients can do to it"
+	go test -count=1 -timeout=15m -v ./test/serving
+	@echo "==> the container image"
+	go test -count=1 -timeout=20m -v ./test/image
 	@echo "==> every manifest on a local cluster"
 	go test -count=1 -timeout=15m -v ./test/manifests
 	@echo "==> fault campaign, a few trials of each fault"
@@ -83,7 +90,7 @@ help: ## List the targets.
 		/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 bin/manager: $(GO_FILES)
-	@hack/progress.sh "manager" go build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/manager
+	@hack/progress.sh "manager" go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $@ ./cmd/manager
 
 # The script decides whether there is anything to do.
 bin/localcluster: force
@@ -96,4 +103,4 @@ build: bin/kubectl
 
 force:
 
-.PHONY: run manifests build deploy clean test unit e2e faults benchmark page lint verify help force
+.PHONY: run manifests build image deploy clean test unit e2e faults benchmark page lint verify help force

@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 
 image=${1:-}
 if [[ -z $image ]]; then
-	echo "deploy: IMAGE is not set; build one from the Dockerfile, push it where the cluster's nodes can pull it, and call: make deploy IMAGE=name:tag" >&2
+	echo "deploy: IMAGE is not set; make one by `make image`, push it where the cluster's nodes can pull it, and call: make deploy IMAGE=name:tag" >&2
 	exit 1
 fi
 : "${KUBECONFIG:?deploy: KUBECONFIG is not set; set it to the kubeconfig of the cluster to deploy to}"
