@@ -12,11 +12,13 @@ if [ -z "$chromium" ]; then
 	chromium=$(command -v chromium)
 fi
 command -v npm >/dev/null || { echo "npm is not there: install Node.js 20 or newer" >&2; exit 1; }
-[ -d hack/page/node_modules ] || (cd hack/page && npm ci --no-audit --no-fund)
+mkdir -p bin/page # what npm brings belongs to what is built
+cp hack/page/package.json hack/page/package-lock.json hack/page/page.mjs bin/page/
+[ -d bin/page/node_modules ] || (cd bin/page && npm ci --no-audit --no-fund)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 CGO_ENABLED=0 go build -trimpath -o "$folder/faulty" ./test/e2e/faulty
-CHROMIUM=$chromium node hack/page/page.mjs "$folder"
+CHROMIUM=$chromium node bin/page/page.mjs "$folder"
 if command -v pngquant >/dev/null; then
 	pngquant --force --ext .png --strip docs/images/controllers-*.png
 fi
