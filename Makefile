@@ -51,6 +51,8 @@ e2e: build ## Run the tests on a local cluster: the cluster itself, end to end, 
 	cd hack/localcluster && go test -vet=off ./...
 	@echo "==> end-to-end tests on a local cluster"
 	go test -count=1 -timeout=30m -v ./test/e2e
+	@echo "==> who may see what of a manager, and what its clients can do to it"
+	go test -count=1 -timeout=15m -v ./test/serving
 	@echo "==> the container image"
 	go test -count=1 -timeout=20m -v ./test/image
 	@echo "==> every manifest on a local cluster"
@@ -66,6 +68,9 @@ faults: build ## Run the fault campaign at length. TRIALS=n sets the trials of e
 
 benchmark: build ## Measure hand-overs and memory with 20,000 ConfigMaps, and 1,000 controllers. TRIALS=n, OBJECTS=n.
 	go test -count=1 -timeout=1h -v ./test/benchmark
+
+page: build ## Look at the /controllers page in a real browser (chromium, axe-core); screenshots go to docs/images.
+	@hack/page/run.sh
 
 lint: ## Run go vet and staticcheck.
 	go vet ./...
@@ -98,4 +103,4 @@ build: bin/kubectl
 
 force:
 
-.PHONY: run manifests build image deploy clean test unit e2e faults benchmark lint verify help force
+.PHONY: run manifests build image deploy clean test unit e2e faults benchmark page lint verify help force

@@ -4,6 +4,7 @@
 package serving_test
 
 import (
+	"context"
 	"crypto/tls"
 	"io"
 	"net"
@@ -20,7 +21,7 @@ func TestManyRequestsOnOneConnectionAreNotOneLargeRequest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := &http.Client{Transport: &http.Transport{DialTLS: func(string, string) (net.Conn, error) { return conn, nil }}}
+	client := &http.Client{Transport: &http.Transport{DialTLSContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil }}}
 	defer client.CloseIdleConnections()
 	for range 40 { // 400 KiB in all
 		request, err := http.NewRequest("GET", "https://"+address+"/x", nil)

@@ -39,10 +39,14 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"mood":     mood,
 	"group":    func(g Group, now time.Time) []string { return g.notes(nil, now) },
 	"causes":   Controller.causes,
+	"counts":   counts,
 	"notes":    Controller.notes,
 	"lines":    Config.lines,
 	"style":    func() template.CSS { return template.CSS(style) },
 }).Parse(pageSource))
+
+// moods are all, the one that asks for most attention first.
+var moods = []string{"bad", "wait", "good", "calm"}
 
 // mood is the colour of a state. The state is always written out beside it.
 func mood(state string) string {
@@ -57,12 +61,15 @@ func mood(state string) string {
 	return "calm"
 }
 
+// refresh is after how many seconds a browser loads the page again.
+const refresh = "1"
+
 // Handler serves the faces of one replica. take is called once for each request, from
 // many goroutines. ?format=json, html or text chooses the face; otherwise the first
 // type in the Accept header that is known does: application/json, text/html or
 // text/plain. Who accepts anything, such as curl, gets text.
 //
-// The page loads itself again every 2 s, until the reader stops it by the link on it.
+// The page loads itself again every second, until the reader stops it by the link on it.
 func Handler(take func() Snapshot) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
@@ -81,10 +88,14 @@ func Handler(take func() Snapshot) http.Handler {
 			contentType = "text/html; charset=utf-8"
 			w.Header().Set("Content-Security-Policy", policy)
 			w.Header().Set("Referrer-Policy", "no-referrer")
+			paused := r.URL.Query().Get("refresh") == "off"
+			if !paused {
+				w.Header().Set("Refresh", refresh)
+			}
 			err = page.Execute(&body, struct {
 				Snapshot
 				Paused bool
-			}{take(), r.URL.Query().Get("refresh") == "off"})
+			}{take(), paused})
 		case "text":
 			contentType = "text/plain; charset=utf-8"
 			err = WriteText(&body, 0, take())
@@ -94,6 +105,7 @@ func Handler(take func() Snapshot) http.Handler {
 		}
 		if err != nil {
 			w.Header().Del("Content-Security-Policy")
+			w.Header().Del("Refresh")
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}

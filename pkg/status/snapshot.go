@@ -4,6 +4,7 @@
 package status
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -174,7 +175,7 @@ func (g Group) notes(shown map[string]bool, now time.Time) (notes []string) {
 
 // notes are what else there is to say, the most important first.
 func (c Controller) notes(now time.Time) (notes []string) {
-	if c.Reason != "" {
+	if c.Reason != "" && c.Reason != c.LastError {
 		notes = append(notes, c.Reason)
 	}
 	if !c.RetryAt.IsZero() {
@@ -184,6 +185,23 @@ func (c Controller) notes(now time.Time) (notes []string) {
 		notes = append(notes, fmt.Sprintf("last error %s ago: %s", age(now, c.LastErrorAt), c.LastError))
 	}
 	return notes
+}
+
+// counts are how many controllers are in which state: "1 backoff, 3 running". What asks for
+// attention comes first.
+func counts(controllers []Controller) string {
+	n := map[string]int{}
+	for _, c := range controllers {
+		n[c.State]++
+	}
+	states := slices.SortedFunc(maps.Keys(n), func(a, b string) int {
+		return cmp.Or(slices.Index(moods, mood(a))-slices.Index(moods, mood(b)), strings.Compare(a, b))
+	})
+	var parts []string
+	for _, state := range states {
+		parts = append(parts, fmt.Sprintf("%d %s", n[state], state))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // restarts is the sum of all causes.

@@ -34,7 +34,7 @@ func TestNoSecretIsShownOrLogged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const content = "swordfish-is-the-content-of-a-Secret"
+	content := strings.Repeat("swordfish-", 10) // so that a dump in lines of 16 has it whole somewhere
 	secret := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "planted", Annotations: map[string]string{"incumbent.io/ttl": "1h"}},
 		StringData: map[string]string{"password": content},
