@@ -46,13 +46,15 @@ unit: ## Run the unit tests with the race detector.
 	@echo "==> unit tests with the race detector"
 	CGO_ENABLED=1 go test -race ./cmd/... ./pkg/... ./test/architecture/...
 
-e2e: build ## Run the tests on a local cluster: the cluster itself, end to end, and a few trials of each fault.
+e2e: build bin/prometheus ## Run the tests on a local cluster: the cluster itself, end to end, and a few trials of each fault.
 	@echo "==> the local cluster"
 	cd hack/localcluster && go test -vet=off ./...
 	@echo "==> end-to-end tests on a local cluster"
 	go test -count=1 -timeout=30m -v ./test/e2e
 	@echo "==> who may see what of a manager, and what its clients can do to it"
 	go test -count=1 -timeout=15m -v ./test/serving
+	@echo "==> alerts and dashboard, with a real Prometheus"
+	go test -count=1 -timeout=15m -v ./test/monitoring
 	@echo "==> the container image"
 	go test -count=1 -timeout=20m -v ./test/image
 	@echo "==> every manifest on a local cluster"
@@ -95,6 +97,9 @@ bin/manager: $(GO_FILES)
 # The script decides whether there is anything to do.
 bin/localcluster: force
 	@hack/localcluster/build.sh $@
+
+bin/prometheus bin/promtool: force
+	@hack/prometheus/build.sh bin
 
 bin/kubectl: bin/localcluster
 	@ln -sf localcluster $@

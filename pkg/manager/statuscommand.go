@@ -91,7 +91,7 @@ func newStatusCommand(name string) *cobra.Command {
 	flags.StringVarP(&f.namespace, "namespace", "n", f.namespace, "Namespace of the manager's Pods.")
 	flags.StringVarP(&f.selector, "selector", "l", f.selector, "Label selector of the manager's Pods.")
 	flags.BoolVar(&f.direct, "direct", f.direct, "Connect to the Pods' addresses instead of by a port-forward.")
-	flags.StringSliceVar(&f.addresses, "address", f.addresses, "Ask this address alone, for instance https://10.0.0.7:10257, and look for no Pods. May be given several times.")
+	flags.StringSliceVar(&f.addresses, "address", f.addresses, "Ask this address alone, for instance 10.0.0.7:10257, and look for no Pods. May be given several times.")
 	flags.StringVar(&f.token, "token", f.token, "Bearer token to send to the replicas instead of the kubeconfig's credentials.")
 	flags.StringVar(&f.tokenFile, "token-file", f.tokenFile, "File of the bearer token to send to the replicas: unlike --token, it shows in no list of processes.")
 	flags.StringVar(&f.tls.caFile, "certificate-authority", f.tls.caFile, "File of the CA of the replicas' certificates, for --direct and --address.")
@@ -120,7 +120,7 @@ func (f *statusFlags) ask(ctx context.Context) ([]answer, error) {
 	}
 	var replicas []replica
 	for _, address := range f.addresses {
-		replicas = append(replicas, replica{name: address, address: strings.Trim(strings.TrimPrefix(address, "https://"), "/")})
+		replicas = append(replicas, replica{name: address, address: hostPort(address)})
 	}
 	if len(f.addresses) == 0 {
 		client, err := kubernetes.NewForConfig(config)
@@ -139,6 +139,11 @@ func (f *statusFlags) ask(ctx context.Context) ([]answer, error) {
 	return (&asker{credentials: credentials, tls: f.tls}).askAll(ctx, replicas), nil
 }
 
+// hostPort is the HOST:PORT of an address that may be given as a URL, too.
+func hostPort(address string) string {
+	return strings.TrimSuffix(strings.TrimPrefix(address, "https://"), "/")
+}
+
 // ownToken reports whether the replicas get another token than the API server.
 func (f *statusFlags) ownToken() bool { return f.token != "" || f.tokenFile != "" }
 
@@ -149,10 +154,9 @@ func (f *statusFlags) validate() error {
 		errs = append(errs, fmt.Errorf("--output=%q is not a form of the status; use text or json", f.output))
 	}
 	for _, address := range f.addresses {
-		hostPort, https := strings.CutPrefix(address, "https://")
-		host, port, err := net.SplitHostPort(strings.TrimSuffix(hostPort, "/"))
-		if number, parse := strconv.ParseUint(port, 10, 16); !https || err != nil || parse != nil || number == 0 || host == "" {
-			errs = append(errs, fmt.Errorf("--address=%q is not an address of a manager; give it as https://HOST:PORT", address))
+		host, port, err := net.SplitHostPort(hostPort(address))
+		if number, parse := strconv.ParseUint(port, 10, 16); err != nil || parse != nil || number == 0 || host == "" {
+			errs = append(errs, fmt.Errorf("--address=%q is not an address of a manager; give it as HOST:PORT", address))
 		}
 	}
 	byItself := len(f.addresses) > 0 || f.direct
@@ -183,7 +187,7 @@ func (f *statusFlags) restConfig() (*rest.Config, error) {
 	rules.ExplicitPath = f.kubeconfig
 	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
 	if err != nil {
-		return nil, fmt.Errorf("no usable kubeconfig: %w; pass --kubeconfig=PATH, or --address=https://HOST:PORT with --token-file=PATH", err)
+		return nil, fmt.Errorf("no usable kubeconfig: %w; pass --kubeconfig=PATH, or --address=HOST:PORT with --token-file=PATH", err)
 	}
 	config.UserAgent = "incumbent-status/" + options.Version()
 	return config, nil

@@ -77,14 +77,15 @@ func TestThePictureTellsWhatIsWrong(t *testing.T) {
 
 func TestMistakesInStatusFlagsComeAtOnceWithTheirCure(t *testing.T) {
 	got := (&statusFlags{
-		output: "xml", addresses: []string{"host:1", "https://:1", "https://h:0", "https://h:99999", "https://[::1]:443"}, direct: true,
+		output: "xml", addresses: []string{"host", "http://h:1", "https://:1", "h:0", "h:99999", "https://[::1]:443/", "h:1"}, direct: true,
 		token: "t", tokenFile: "f", tls: trust{insecure: true, caFile: "ca"},
 	}).validate()
 	want := `--output="xml" is not a form of the status; use text or json
---address="host:1" is not an address of a manager; give it as https://HOST:PORT
---address="https://:1" is not an address of a manager; give it as https://HOST:PORT
---address="https://h:0" is not an address of a manager; give it as https://HOST:PORT
---address="https://h:99999" is not an address of a manager; give it as https://HOST:PORT
+--address="host" is not an address of a manager; give it as HOST:PORT
+--address="http://h:1" is not an address of a manager; give it as HOST:PORT
+--address="https://:1" is not an address of a manager; give it as HOST:PORT
+--address="h:0" is not an address of a manager; give it as HOST:PORT
+--address="h:99999" is not an address of a manager; give it as HOST:PORT
 --address and --direct are two ways to say whom to ask; give one of them
 --insecure-skip-tls-verify and --certificate-authority exclude each other; give one of them
 --token and --token-file exclude each other; give one of them`

@@ -5,6 +5,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -62,6 +63,11 @@ func TestStatusShowsAllReplicas(t *testing.T) {
 			}
 		})
 	}
+	out, err := status("--token-file="+file(t, token.Status.Token), "--output=json")
+	var all []struct{ Pod string }
+	if err != nil || json.Unmarshal([]byte(out), &all) != nil || len(all) != 3 || all[0].Pod == "" {
+		t.Errorf("JSON: got %v (%v), want an object of each of three Pods\n%s", all, err, out)
+	}
 	for name, tc := range map[string]struct {
 		args []string
 		want []string
@@ -71,6 +77,7 @@ func TestStatusShowsAllReplicas(t *testing.T) {
 		"another place":                     {args: []string{"--namespace=default"}, want: []string{"default", "app.kubernetes.io/name=incumbent"}},
 		"nobody there":                      {args: []string{"--address=127.0.0.1:1", "--insecure-skip-tls-verify"}, want: []string{"127.0.0.1:1", "refused"}},
 		"nobody to trust":                   {args: []string{"--direct"}, want: []string{"--certificate-authority"}},
+		"another form":                      {args: []string{"--output=xml"}, want: []string{`"xml"`, "text or json"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out, err := status(tc.args...)

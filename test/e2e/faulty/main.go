@@ -22,6 +22,7 @@ import (
 	"github.com/incumbent-io/incumbent/pkg/clients"
 	"github.com/incumbent-io/incumbent/pkg/controllers"
 	"github.com/incumbent-io/incumbent/pkg/manager"
+	"github.com/incumbent-io/incumbent/pkg/reconciler"
 )
 
 // poison is the name of the ConfigMap that handlers and index functions choke on.
@@ -84,6 +85,30 @@ func main() {
 			c.Informers.In(clients.Scope{Namespace: namespace}).Metadata(secrets).Informer()
 			return wait
 		}),
+		controllers.Descriptor[controllers.NoOptions]{
+			Name: "lazy", Summary: "Takes a second for each ConfigMap.", DisabledByDefault: true,
+			Access: func(controllers.NoOptions) []controllers.Access { return reads(configMaps) },
+			Init: func(_ context.Context, c *controllers.Context, _ controllers.NoOptions) (controllers.Controller, error) {
+				return reconciler.New(reconciler.Config[cache.ObjectName]{
+					Name: c.Name, Clock: c.Clock, Metrics: c.Metrics, Tracer: c.Tracer,
+					Watches: []reconciler.Watch[cache.ObjectName]{reconciler.Self[*corev1.ConfigMap](informer(c))},
+					Reconcile: func(ctx context.Context, _ cache.ObjectName) (reconciler.Result, error) {
+						select {
+						case <-time.After(time.Second):
+						case <-ctx.Done():
+						}
+						return reconciler.Result{}, nil
+					},
+				})
+			},
+		},
+		controllers.Descriptor[controllers.NoOptions]{
+			Name: "never-warm", Summary: "Waits for a cache that is never filled.", DisabledByDefault: true,
+			Init: func(_ context.Context, c *controllers.Context, _ controllers.NoOptions) (controllers.Controller, error) {
+				c.WarmWhen(func() bool { return false })
+				return run(wait), nil
+			},
+		},
 		controllers.Descriptor[controllers.NoOptions]{
 			Name: "reads-secrets", Summary: "Reads every Secret, and tells nobody.", DisabledByDefault: true,
 			Access: func(controllers.NoOptions) []controllers.Access {
