@@ -156,7 +156,15 @@ func (p *process) memory(t *testing.T) (m memory) {
 // resident returns the peak and the anonymous part of what is resident, in MiB.
 func (p *process) resident(t *testing.T) (peak, anonymous float64) {
 	t.Helper()
-	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Cmd.Process.Pid))
+	peak, _, anonymous = residentOf(t, p.Cmd.Process.Pid)
+	return peak, anonymous
+}
+
+// residentOf returns what is resident of a process, in MiB: its peak, now, and the
+// anonymous part of that.
+func residentOf(t *testing.T, pid int) (peak, now, anonymous float64) {
+	t.Helper()
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +176,7 @@ func (p *process) resident(t *testing.T) (peak, anonymous float64) {
 		kilobytes, _ := strconv.ParseFloat(string(match[1]), 64)
 		return kilobytes / 1024
 	}
-	return field("VmHWM"), field("RssAnon")
+	return field("VmHWM"), field("VmRSS"), field("RssAnon")
 }
 
 // TestHandOver measures from the release of the lease to the first reconcile on the
