@@ -74,6 +74,9 @@ benchmark: build ## Measure hand-overs and memory with 20,000 ConfigMaps, and 1,
 page: build ## Look at the /controllers page in a real browser (chromium, axe-core); screenshots go to docs/images.
 	@hack/page/run.sh
 
+dashboard: build bin/prometheus ## Draw the dashboard's panels over an eventful minute, by gnuplot; the picture goes to docs/images.
+	@hack/dashboard.sh
+
 lint: ## Run go vet and staticcheck.
 	go vet ./...
 	go tool -modfile=hack/tools/go.mod staticcheck ./...
@@ -108,4 +111,4 @@ build: bin/kubectl
 
 force:
 
-.PHONY: run manifests build image deploy clean test unit e2e faults benchmark page lint verify help force
+.PHONY: run manifests build image deploy clean test unit e2e faults benchmark page dashboard lint verify help force
