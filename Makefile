@@ -85,7 +85,7 @@ lint: ## Run go vet and staticcheck.
 verify: lint ## Check formatting, module files, and that everything compiles for darwin and windows too.
 	@test -z "$$(gofmt -l cmd pkg test hack)" || { echo "not gofmt-ed:"; gofmt -l cmd pkg test hack; exit 1; }
 	go mod tidy -diff
-	cd hack/localcluster && go mod tidy -diff
+	for module in hack/localcluster hack/image hack/prometheus test/benchmark/peer; do (cd $$module && go mod tidy -diff); done
 	GOOS=darwin go build ./cmd/... ./pkg/...
 	GOOS=windows go build ./cmd/... ./pkg/...
 
