@@ -45,9 +45,11 @@ func (h *host) stopTracing(ctx context.Context) {
 	}
 }
 
-// quietTracing has the trouble of sending spans, which is one error every few seconds
-// while a collector is away, logged once a minute. It concerns the whole process.
-func quietTracing() {
+// adoptTracing has the libraries of tracing log as all others do. The trouble of sending
+// spans, which is one error every few seconds while a collector is away, is logged once
+// a minute. It concerns the whole process.
+func adoptTracing() {
+	otel.SetLogger(klog.Background())
 	var mu sync.Mutex
 	var said time.Time
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
