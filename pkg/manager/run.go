@@ -209,6 +209,7 @@ func (h *host) newUnledRun(name string, refused func()) (runner.RunParts, error)
 
 func (h *host) newRun(name string, refused func(), config clients.SetConfig) (runner.RunParts, error) {
 	config.REST, config.UserAgent, config.OnRefused = h.config.REST, h.config.REST.UserAgent+" "+name, refused
+	config.Wrap = h.traced(config.Wrap)
 	set, err := clients.NewSet(config)
 	if err != nil {
 		return runner.RunParts{}, fmt.Errorf("clients of controller %q: %w", name, err)

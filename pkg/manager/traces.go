@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/sdk/resource"
+	"k8s.io/client-go/transport"
 	"k8s.io/component-base/tracing"
 	"k8s.io/klog/v2"
 
@@ -34,6 +35,16 @@ func newTracer(ctx context.Context, config *options.Config) (tracing.TracerProvi
 		return nil, fmt.Errorf("--tracing-endpoint=%s: %w", *config.Tracing.Endpoint, err)
 	}
 	return tracer, nil
+}
+
+// traced adds a span for each request, whose parent is that of the reconcile it belongs
+// to. It goes around the fence, which has its own connections for writes, so it sees what
+// the fence refuses, too.
+func (h *host) traced(fence transport.WrapperFunc) transport.WrapperFunc {
+	if h.config.Tracing == nil {
+		return fence
+	}
+	return transport.Wrappers(fence, tracing.WrapperFor(h.tracer))
 }
 
 // stopTracing sends what spans there are.
