@@ -51,10 +51,12 @@ e2e: build bin/prometheus ## Run the tests on a local cluster: the cluster itsel
 	cd hack/localcluster && go test -vet=off ./...
 	@echo "==> end-to-end tests on a local cluster"
 	go test -count=1 -timeout=30m -v ./test/e2e
+	@echo "==> the controllers that ship, under chaos"
+	go test -count=1 -timeout=20m -v ./test/shipped
 	@echo "==> who may see what of a manager, and what its clients can do to it"
 	go test -count=1 -timeout=15m -v ./test/serving
 	@echo "==> alerts and dashboard, with a real Prometheus"
-	go test -count=1 -timeout=15m -v ./test/monitoring
+	go test -count=1 -timeout=15m -parallel=9 -v ./test/monitoring
 	@echo "==> the container image"
 	go test -count=1 -timeout=20m -v ./test/image
 	@echo "==> every manifest on a local cluster"
