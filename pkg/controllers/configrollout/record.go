@@ -175,9 +175,9 @@ func (r record) date(found map[source]*contents) {
 }
 
 // contentsFor returns what is recorded of a source as its contents, if it is all that
-// the references want to know and was found in that version of the object. It saves
-// reading objects that have not changed since.
-func (r record) contentsFor(from source, version string, refs []reference) *contents {
+// the references want to know, was found in that version of the object, and was
+// fingerprinted with that key. It saves reading objects that have not changed since.
+func (r record) contentsFor(from source, version, key string, refs []reference) *contents {
 	e := r[from.String()]
 	if e.Version == "" || e.Version != version {
 		return nil
