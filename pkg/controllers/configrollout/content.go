@@ -76,7 +76,11 @@ func contentsOfSecret(object *corev1.Secret, key *hashKey) *contents {
 		hash: func() hash.Hash { return hmac.New(sha256.New, key.bytes) },
 		mark: key.id + keySeparator,
 	}
-	return f.contentsOf(object.ResourceVersion, nil, object.Data)
+	data := make(map[string]string, len(object.Data))
+	for name, value := range object.Data {
+		data[name] = string(value)
+	}
+	return f.contentsOf(object.ResourceVersion, data, nil)
 }
 
 const keySeparator = ":"
