@@ -29,6 +29,7 @@ var allowed = map[string][]string{
 	"pkg/controllers/leaderlabel":   {"pkg/controllers", "pkg/clients"},
 	"pkg/controllers/objectttl":     {"pkg/controllers", "pkg/clients"},
 	"pkg/controllers/runner":        {"pkg/controllers", "pkg/clients"},
+	"pkg/controllertest":            {"pkg/clients", "pkg/controllers", "pkg/controllers/runner"},
 	"pkg/healthz":                   {},
 	"pkg/leaderelection":            {},
 	"pkg/manager":                   {"pkg/clients", "pkg/controllers", "pkg/controllers/runner", "pkg/healthz", "pkg/leaderelection", "pkg/options", "pkg/preflight", "pkg/reconciler", "pkg/serving", "pkg/status"},
