@@ -277,7 +277,7 @@ func (a arena) fingerprintNow(kind, name, key string) string {
 		if err != nil {
 			a.t.Fatal(err)
 		}
-				for k, v := range object.Data {
+		for k, v := range object.Data {
 			data[k] = string(v)
 		}
 	}

@@ -718,6 +718,8 @@ func TestConfigRolloutOverRestarts(t *testing.T) {
 	f := rolloutFleet(t, 2, namespace)
 	both := func(when string, changed, same int) {
 		t.Helper()
+		w.awaitRollouts("Deployment", "changed", changed)
+		w.barrier() // may come before what the start brings
 		w.barrier()
 		w.expectRollouts(when, "Deployment", "changed", changed)
 		w.expectRollouts(when, "Deployment", "same", same)
@@ -772,7 +774,7 @@ func TestConfigRolloutTellsNothingOfSecrets(t *testing.T) {
 	if one == "" || one == two {
 		t.Errorf("two Secrets with one password have the fingerprints %q and %q, want two different ones", one, two)
 	}
-	if diff := cmp.Diff(fingerprint(t, "secret", namespace, "one", "k", "hunter1"), one); diff != "" {
+	if diff := cmp.Diff(fingerprint(t, "secret", namespace, "one", "data", "k", "hunter1"), one); diff != "" {
 		t.Errorf("the fingerprint is not made with the key of Secret default/incumbent-config-rollout (-want +got):\n%s", diff)
 	}
 }

@@ -62,6 +62,9 @@ type state struct {
 	last    record
 	pending *change // nil: nothing is due
 	warned  string  // the problem with its annotation that an Event has told of
+	// outdated is the version that the last write has replaced. As long as the cache has
+	// it, there is nothing to judge: the newer one is on its way, and calls again.
+	outdated string
 }
 
 // change is content that a workload is to be rolled for.
@@ -158,6 +161,9 @@ func (c *controller) reconcile(ctx context.Context, key id) (reconciler.Result, 
 		c.forget(key)
 		return reconciler.Result{}, nil
 	}
+	if object, ok := found.(metav1.Object); ok && c.isOutdated(key, object.GetResourceVersion()) {
+		return reconciler.Result{}, nil
+	}
 	for range attempts {
 		w, ok := workloadOf(found)
 		if !ok {
@@ -199,7 +205,7 @@ func (c *controller) judge(ctx context.Context, key id, w workload) (reconciler.
 	if !w.marked() {
 		return reconciler.Result{}, nil
 	}
-	return reconciler.Result{}, c.write(ctx, w, marks{})
+	return reconciler.Result{}, c.write(ctx, &state{}, w, marks{})
 }
 
 // follow compares the content that a workload refers to with what is recorded.
@@ -224,7 +230,7 @@ func (c *controller) follow(ctx context.Context, key id, w workload) (reconciler
 	}
 	s.pending = nil
 	if standing != recorded && len(now.kept) > 0 || standing == recorded && now.kept.digest() != before.digest() {
-		if err := c.write(ctx, w, marks{record: now.kept}); err != nil {
+		if err := c.write(ctx, s, w, marks{record: now.kept}); err != nil {
 			return reconciler.Result{}, err
 		}
 		klog.FromContext(ctx).V(2).Info("Recorded what the workload refers to", "sources", slices.Sorted(maps.Keys(now.kept)))
@@ -283,7 +289,7 @@ func (c *controller) roll(ctx context.Context, s *state, w workload, now compari
 	// The generation makes the hash a new one, even if the content is one that there
 	// was before: an older ReplicaSet would keep Pods that have seen other content.
 	hash := fmt.Sprintf("%s-%d", now.rolled.digest(), w.Generation)
-	if err := c.write(ctx, w, marks{record: now.rolled, hash: hash}); err != nil {
+	if err := c.write(ctx, s, w, marks{record: now.rolled, hash: hash}); err != nil {
 		if apierrors.IsInvalid(err) || apierrors.IsForbidden(err) {
 			c.refused(p, w, err)
 		}
@@ -337,10 +343,13 @@ func (c *controller) refused(p *change, w workload, err error) {
 }
 
 // write is the only write to workloads.
-func (c *controller) write(ctx context.Context, w workload, m marks) error {
-	err := c.kinds[w.kind].patch(ctx, c.client, cache.MetaObjectToName(&w.ObjectMeta), w.patch(m))
+func (c *controller) write(ctx context.Context, s *state, w workload, m marks) error {
+	written, err := c.kinds[w.kind].patch(ctx, c.client, cache.MetaObjectToName(&w.ObjectMeta), w.patch(m))
 	if apierrors.IsNotFound(err) {
 		return nil // It is gone, and so is all that was to be done.
+	}
+	if err == nil && written.GetResourceVersion() != w.ResourceVersion {
+		s.outdated = w.ResourceVersion
 	}
 	return err
 }
@@ -371,6 +380,13 @@ func (c *controller) stateOf(key id) *state {
 		c.states[key] = &state{}
 	}
 	return c.states[key]
+}
+
+func (c *controller) isOutdated(key id, version string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.states[key]
+	return s != nil && s.outdated == version
 }
 
 func (c *controller) forget(key id) {

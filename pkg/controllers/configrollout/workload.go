@@ -68,7 +68,7 @@ type kind struct {
 	resource schema.GroupVersionResource
 	informer func(informers.SharedInformerFactory) cache.SharedIndexInformer
 	get      func(ctx context.Context, c kubernetes.Interface, name cache.ObjectName) (any, error)
-	patch    func(ctx context.Context, c kubernetes.Interface, name cache.ObjectName, patch []byte) error
+	patch    func(ctx context.Context, c kubernetes.Interface, name cache.ObjectName, patch []byte) (metav1.Object, error)
 }
 
 var patchOptions = metav1.PatchOptions{FieldManager: fieldManager}
@@ -84,9 +84,8 @@ func kinds() map[string]kind {
 			get: func(ctx context.Context, c kubernetes.Interface, name cache.ObjectName) (any, error) {
 				return c.AppsV1().Deployments(name.Namespace).Get(ctx, name.Name, metav1.GetOptions{})
 			},
-			patch: func(ctx context.Context, c kubernetes.Interface, name cache.ObjectName, patch []byte) error {
-				_, err := c.AppsV1().Deployments(name.Namespace).Patch(ctx, name.Name, types.MergePatchType, patch, patchOptions)
-				return err
+			patch: func(ctx context.Context, c kubernetes.Interface, name cache.ObjectName, patch []byte) (metav1.Object, error) {
+				return c.AppsV1().Deployments(name.Namespace).Patch(ctx, name.Name, types.MergePatchType, patch, patchOptions)
 			},
 		},
 		statefulSet: {
@@ -97,9 +96,8 @@ func kinds() map[string]kind {
 			get: func(ctx context.Context, c kubernetes.Interface, name cache.ObjectName) (any, error) {
 				return c.AppsV1().StatefulSets(name.Namespace).Get(ctx, name.Name, metav1.GetOptions{})
 			},
-			patch: func(ctx context.Context, c kubernetes.Interface, name cache.ObjectName, patch []byte) error {
-				_, err := c.AppsV1().StatefulSets(name.Namespace).Patch(ctx, name.Name, types.MergePatchType, patch, patchOptions)
-				return err
+			patch: func(ctx context.Context, c kubernetes.Interface, name cache.ObjectName, patch []byte) (metav1.Object, error) {
+				return c.AppsV1().StatefulSets(name.Namespace).Patch(ctx, name.Name, types.MergePatchType, patch, patchOptions)
 			},
 		},
 		daemonSet: {
@@ -110,9 +108,8 @@ func kinds() map[string]kind {
 			get: func(ctx context.Context, c kubernetes.Interface, name cache.ObjectName) (any, error) {
 				return c.AppsV1().DaemonSets(name.Namespace).Get(ctx, name.Name, metav1.GetOptions{})
 			},
-			patch: func(ctx context.Context, c kubernetes.Interface, name cache.ObjectName, patch []byte) error {
-				_, err := c.AppsV1().DaemonSets(name.Namespace).Patch(ctx, name.Name, types.MergePatchType, patch, patchOptions)
-				return err
+			patch: func(ctx context.Context, c kubernetes.Interface, name cache.ObjectName, patch []byte) (metav1.Object, error) {
+				return c.AppsV1().DaemonSets(name.Namespace).Patch(ctx, name.Name, types.MergePatchType, patch, patchOptions)
 			},
 		},
 	}
