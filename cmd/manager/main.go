@@ -11,11 +11,12 @@ import (
 	"github.com/incumbent-io/incumbent/pkg/controllers/leaderlabel"
 	"github.com/incumbent-io/incumbent/pkg/controllers/objectttl"
 	"github.com/incumbent-io/incumbent/pkg/manager"
+	"github.com/incumbent-io/incumbent/pkg/scaffold"
 )
 
 func main() {
 	os.Exit(manager.Main("incumbent", controllers.NewRegistry(
 		leaderlabel.Descriptor(),
 		objectttl.Descriptor(),
-	)))
+	), scaffold.NewCommand()))
 }
