@@ -8,6 +8,7 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"go/format"
 	"io/fs"
 	"os"
 	"path"
@@ -92,8 +93,15 @@ func rendered(values map[string]string) (files []File, err error) {
 		}
 		target := strings.TrimSuffix(strings.TrimPrefix(name, "templates/"), ".tmpl")
 		file := File{Path: strings.ReplaceAll(target, "controller", values["Package"]), Content: content.String(), Mode: 0o644}
-		if path.Ext(target) == ".sh" {
+		switch path.Ext(target) {
+		case ".sh":
 			file.Mode = 0o755
+		case ".go": // where gofmt breaks lines depends on the length of names
+			formatted, err := format.Source(content.Bytes())
+			if err != nil {
+				return fmt.Errorf("%s: %w", target, err)
+			}
+			file.Content = string(formatted)
 		}
 		files = append(files, file)
 		return nil
