@@ -54,7 +54,7 @@ e2e: build bin/prometheus ## Run the tests on a local cluster: the cluster itsel
 	@echo "==> who may see what of a manager, and what its clients can do to it"
 	go test -count=1 -timeout=15m -v ./test/serving
 	@echo "==> alerts and dashboard, with a real Prometheus"
-	go test -count=1 -timeout=15m -v ./test/monitoring
+	go test -count=1 -timeout=15m -parallel=9 -v ./test/monitoring
 	@echo "==> the container image"
 	go test -count=1 -timeout=20m -v ./test/image
 	@echo "==> every manifest on a local cluster"

@@ -125,12 +125,33 @@ func TestEverythingIsAcceptedAndRuns(t *testing.T) {
 					t.Error(err)
 				}
 			})
+			expectNamespace(t, folder)
 			shared.Kubectl(t, "-n", system, "rollout", "status", "deployment/incumbent", "--timeout=2m")
 			expectReady(t)
 			expectRestricted(t)
 		})
 	}
 	expectNothingForbidden(t)
+}
+
+// expectNamespace expects that whatever is in a namespace is in that of the manifests:
+// a ServiceMonitor in another one finds no Service.
+func expectNamespace(t *testing.T, folder string) {
+	t.Helper()
+	out := shared.Kubectl(t, "get", "-k", folder, "-o", `jsonpath={range .items[*]}{.metadata.namespace} {.kind}/{.metadata.name}{"\n"}{end}`)
+	found := 0
+	for line := range strings.Lines(out) {
+		switch namespace, object, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " "); namespace {
+		case "":
+		case system:
+			found++
+		default:
+			t.Errorf("%s is in the namespace %q, want %q", object, namespace, system)
+		}
+	}
+	if found < 5 {
+		t.Errorf("read %d objects in the namespace %s", found, system)
+	}
 }
 
 // gone waits until the namespace is gone.

@@ -81,8 +81,9 @@ scrape_configs:
   - job_name: incumbent
     scheme: https
     tls_config: {insecure_skip_verify: true}
+    authorization: {credentials_file: %[4]q}
     file_sd_configs: [{files: [%[3]q], refresh_interval: 1s}]
-`, step, rulesFile(t, "rules.yaml", hastened), p.targets)
+`, step, rulesFile(t, "rules.yaml", hastened), p.targets, tokenOfPrometheus(t, folder))
 	path := filepath.Join(folder, "prometheus.yaml")
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
@@ -92,7 +93,7 @@ scrape_configs:
 		t.Fatal(err)
 	}
 	cmd := exec.Command(filepath.Join(shared.Root, "bin/prometheus"), "--config.file="+path,
-		"--storage.tsdb.path="+filepath.Join(folder, "data"), "--web.listen-address=127.0.0.1:"+port)
+		"--storage.tsdb.path="+filepath.Join(folder, "data"), "--web.listen-address=127.0.0.1:"+port, "--scrape.discovery-reload-interval=100ms")
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -109,6 +110,20 @@ scrape_configs:
 		return err
 	})
 	return p
+}
+
+// tokenOfPrometheus makes the account that the component lets in, and writes a token of
+// it into the folder.
+func tokenOfPrometheus(t *testing.T, folder string) (path string) {
+	t.Helper()
+	shared.Namespace(t, "monitoring")
+	shared.Kubectl(t, "-n", "monitoring", "create", "serviceaccount", "prometheus-k8s")
+	shared.Kubectl(t, "apply", "-f", "manifests/components/monitoring/metrics-reader.yaml", "--validate=strict")
+	path = filepath.Join(folder, "token")
+	if err := os.WriteFile(path, []byte(shared.Kubectl(t, "-n", "monitoring", "create", "token", "prometheus-k8s")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // scrape has a manager scraped as the Pod of a namespace, until forget.

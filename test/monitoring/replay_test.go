@@ -26,7 +26,7 @@ func replay(t *testing.T, p *prometheus, began time.Time) {
 		t.Fatalf("promtool check rules: %v\n%s", err, out)
 	}
 	recorded, err := p.get(t.Context(), "/api/v1/query_range", url.Values{
-		"query": {`{__name__=~"leader_election_.*|incumbent_.*|workqueue_depth",__name__!~".*_bucket",namespace!=""}`},
+		"query": {`{__name__=~"up|leader_election_.*|incumbent_.*|workqueue_depth",__name__!~".*_bucket",namespace!=""}`},
 		"start": {fmt.Sprint(float64(began.UnixMilli()) / 1000)}, "end": {fmt.Sprint(float64(time.Now().UnixMilli()) / 1000)}, "step": {fmt.Sprint(step.Seconds())},
 	})
 	if err != nil || len(recorded) < 100 {
@@ -66,7 +66,7 @@ func replay(t *testing.T, p *prometheus, began time.Time) {
 func selector(labels map[string]string) string {
 	var parts []string
 	for name, value := range labels {
-		if name != "__name__" && name != "job" && name != "instance" {
+		if name != "__name__" && name != "instance" && (name != "job" || labels["__name__"] == "up") {
 			parts = append(parts, name+"="+strconv.Quote(strings.ReplaceAll(value, "'", "")))
 		}
 	}

@@ -32,6 +32,7 @@ var (
 	namespace  = os.Getenv("FAULTY_NAMESPACE")
 	configMaps = schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
 	secrets    = schema.GroupVersionResource{Version: "v1", Resource: "secrets"}
+	gadgets    = schema.GroupVersionResource{Group: "faulty.example.com", Version: "v1", Resource: "gadgets"}
 	widgets    = schema.GroupVersionResource{Group: "faulty.example.com", Version: "v1", Resource: "widgets"}
 )
 
@@ -110,6 +111,26 @@ func main() {
 			},
 		},
 		controllers.Descriptor[controllers.NoOptions]{
+			Name: "outlives", Summary: "Forgets a goroutine, which writes on for seconds.", DisabledByDefault: true,
+			Access: func(controllers.NoOptions) []controllers.Access {
+				return []controllers.Access{{Resource: configMaps, Namespace: namespace, Verbs: []string{"create"}}}
+			},
+			Init: func(_ context.Context, c *controllers.Context, _ controllers.NoOptions) (controllers.Controller, error) {
+				return run(func(ctx context.Context) error {
+					go writeOn(ctx, c)
+					return wait(ctx)
+				}), nil
+			},
+		},
+		controllers.Descriptor[controllers.NoOptions]{
+			Name: "reads-gadgets", Summary: "Watches gadgets.", DisabledByDefault: true,
+			Access: func(controllers.NoOptions) []controllers.Access { return reads(gadgets) },
+			Init: func(_ context.Context, c *controllers.Context, _ controllers.NoOptions) (controllers.Controller, error) {
+				c.Informers.In(clients.Scope{Namespace: namespace}).Dynamic(gadgets).Informer()
+				return run(wait), nil
+			},
+		},
+		controllers.Descriptor[controllers.NoOptions]{
 			Name: "reads-secrets", Summary: "Reads every Secret, and tells nobody.", DisabledByDefault: true,
 			Access: func(controllers.NoOptions) []controllers.Access {
 				return []controllers.Access{{Resource: secrets, Namespace: namespace, Verbs: []string{"list", "watch"}}}
@@ -136,6 +157,18 @@ func main() {
 }
 
 func goroutinePanics() { panic("out of reach") }
+
+// writeOn writes until 3 s after ctx has ended.
+func writeOn(ctx context.Context, c *controllers.Context) {
+	deaf, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	context.AfterFunc(ctx, func() { time.AfterFunc(3*time.Second, cancel) })
+	for deaf.Err() == nil {
+		object := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "outlived"}}
+		_, _ = c.Clients.Kubernetes().CoreV1().ConfigMaps(namespace).Create(deaf, object, metav1.CreateOptions{}) // it is there, or refused
+		time.Sleep(50 * time.Millisecond)
+	}
+}
 
 func reads(resource schema.GroupVersionResource) []controllers.Access {
 	return []controllers.Access{{Resource: resource, Namespace: namespace, Verbs: []string{"list", "watch"}}}
