@@ -147,4 +147,3 @@ func (running) Start(ctx context.Context) error {
 	<-ctx.Done()
 	return nil
 }
-
