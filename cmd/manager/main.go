@@ -12,6 +12,7 @@ import (
 	"github.com/incumbent-io/incumbent/pkg/controllers/leaderlabel"
 	"github.com/incumbent-io/incumbent/pkg/controllers/objectttl"
 	"github.com/incumbent-io/incumbent/pkg/manager"
+	"github.com/incumbent-io/incumbent/pkg/scaffold"
 )
 
 func main() {
@@ -19,5 +20,5 @@ func main() {
 		configrollout.Descriptor(),
 		leaderlabel.Descriptor(),
 		objectttl.Descriptor(),
-	)))
+	), scaffold.NewCommand()))
 }
