@@ -207,7 +207,7 @@ func TestQueueThatIsNotEmptyIsLeftToTheNextRun(t *testing.T) {
 					if done++; done == until {
 						stop()
 						time.Sleep(time.Second)
-						detached = source.removed
+						detached = source.removed.Load()
 					}
 					return reconciler.Result{}, nil
 				},
