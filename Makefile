@@ -76,6 +76,9 @@ benchmark: build ## Measure hand-overs and memory with 20,000 ConfigMaps, and 1,
 page: build ## Look at the /controllers page in a real browser (chromium, axe-core); screenshots go to docs/images.
 	@hack/page/run.sh
 
+dashboard: build bin/prometheus ## Draw the dashboard's panels over an eventful minute, by gnuplot; the picture goes to docs/images.
+	@hack/dashboard.sh
+
 lint: ## Run go vet and staticcheck.
 	go vet ./...
 	go tool -modfile=hack/tools/go.mod staticcheck ./...
@@ -84,7 +87,7 @@ lint: ## Run go vet and staticcheck.
 verify: lint ## Check formatting, module files, and that everything compiles for darwin and windows too.
 	@test -z "$$(gofmt -l cmd pkg test hack)" || { echo "not gofmt-ed:"; gofmt -l cmd pkg test hack; exit 1; }
 	go mod tidy -diff
-	cd hack/localcluster && go mod tidy -diff
+	for module in hack/localcluster hack/image hack/prometheus test/benchmark/peer; do (cd $$module && go mod tidy -diff); done
 	GOOS=darwin go build ./cmd/... ./pkg/...
 	GOOS=windows go build ./cmd/... ./pkg/...
 
@@ -110,4 +113,4 @@ build: bin/kubectl
 
 force:
 
-.PHONY: run manifests build image deploy clean test unit e2e faults benchmark page lint verify help force
+.PHONY: run manifests build image deploy clean test unit e2e faults benchmark page dashboard lint verify help force

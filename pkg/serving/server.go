@@ -14,7 +14,6 @@ import (
 	"k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	genericoptions "k8s.io/apiserver/pkg/server/options"
-	"k8s.io/klog/v2"
 )
 
 // shutdownTimeout bounds the wait for requests that are being answered when the
@@ -76,7 +75,6 @@ func (s *Server) Serve(ctx context.Context, handler http.Handler) error {
 	if err != nil {
 		return fmt.Errorf("cannot serve on %s: %w", s.Address(), err)
 	}
-	klog.FromContext(ctx).V(2).Info("Serving HTTPS", "address", s.Address().String())
 	<-listenerStopped
 	<-stopped
 	return nil
