@@ -12,7 +12,8 @@
 //   - A key is never reconciled by two workers at a time, and one that is added while
 //     it is being reconciled is reconciled once more afterwards.
 //   - A failed reconcile, an error or a panic, is tried again with exponential backoff
-//     of its key alone. An error marked Terminal is not, until the key is added again.
+//     of its key alone. An error marked Terminal is not, until the key is added again;
+//     one marked Fatal ends the run.
 //   - The queue holds a key once, however often it is added: it is as long as there are
 //     keys, and its memory goes when it is empty.
 //   - Changes overtake what the initial list and resyncs bring; of those, one of eleven

@@ -76,7 +76,7 @@ const (
 	Succeeded Outcome = "success"
 	Requeued  Outcome = "requeue"   // succeeded, and asked for another
 	Failed    Outcome = "error"     // will be tried again
-	Hopeless  Outcome = "terminal"  // failed with Terminal
+	Hopeless  Outcome = "terminal"  // failed with Terminal or Fatal
 	Panicked  Outcome = "panic"     // will be tried again
 	Cancelled Outcome = "cancelled" // the run has ended meanwhile
 )
@@ -191,7 +191,8 @@ func (r *Reconciler[K]) fail(err error) {
 
 // Run adds the event handlers and reconciles until ctx ends. It returns when every
 // worker has returned, with the handlers removed. It fails if a handler cannot be added,
-// or an informer has objects of another type than its watch says.
+// an informer has objects of another type than its watch says, or a reconcile fails with
+// Fatal.
 func (r *Reconciler[K]) Run(ctx context.Context) error {
 	if r.ran.Swap(true) {
 		return fmt.Errorf("reconciler %s: Run was called before; one Reconciler serves one run, make another", r.config.Name)
@@ -276,10 +277,14 @@ func (r *Reconciler[K]) work(ctx, work context.Context, w *worker[K]) {
 		if shutdown {
 			return
 		}
-		if ctx.Err() == nil {
-			r.process(work, w, key)
-		}
-		r.queue.Done(key)
+		r.take(ctx, work, w, key)
+	}
+}
+
+func (r *Reconciler[K]) take(ctx, work context.Context, w *worker[K], key K) {
+	defer r.queue.Done(key)
+	if ctx.Err() == nil {
+		r.process(work, w, key)
 	}
 }
 
@@ -320,16 +325,21 @@ func (r *Reconciler[K]) settle(ctx context.Context, logger klog.Logger, key K, r
 	return outcome
 }
 
-// explain logs an error if somebody should know, and says what it is.
+// explain logs an error if somebody should know, and says what it is. A fatal one ends
+// the run, which returns it.
 func (r *Reconciler[K]) explain(ctx context.Context, logger klog.Logger, key K, err error) Outcome {
 	var panicked *panicError
 	var terminal *terminalError
+	var fatal *fatalError
 	switch failures := r.queue.NumRequeues(key); {
 	case errors.As(err, &panicked):
 		logger.Error(err, "Reconcile panicked, will retry", "stack", panicked.stack)
 		return Panicked
 	case isNotLeader(err), ctx.Err() != nil:
 		return Cancelled // this run is over; the next one reconciles all
+	case errors.As(err, &fatal):
+		r.fail(err)
+		return Hopeless
 	case errors.As(err, &terminal):
 		logger.Error(terminal.error, "Reconcile failed for good")
 		return Hopeless
@@ -344,9 +354,12 @@ func (r *Reconciler[K]) explain(ctx context.Context, logger klog.Logger, key K, 
 }
 
 func (r *Reconciler[K]) reconcile(ctx context.Context, key K) (result Result, err error) {
+	returned := false
 	defer func() {
 		if reason := recover(); reason != nil {
 			err = &panicError{reason: reason, stack: string(debug.Stack())}
+		} else if !returned { // The worker ends, and nobody would notice.
+			r.fail(fmt.Errorf("the reconcile of %v called runtime.Goexit", key))
 		}
 	}()
 	if r.config.Timeout > 0 {
@@ -354,7 +367,9 @@ func (r *Reconciler[K]) reconcile(ctx context.Context, key K) (result Result, er
 		ctx, cancel = context.WithTimeout(ctx, r.config.Timeout)
 		defer cancel()
 	}
-	return r.config.Reconcile(ctx, key)
+	result, err = r.config.Reconcile(ctx, key)
+	returned = true
+	return result, err
 }
 
 // span is that of one reconcile; the zero value is none.
@@ -425,6 +440,19 @@ func Terminal(err error) error {
 	}
 	return &terminalError{err}
 }
+
+// Fatal marks an error that ends the run: Run returns it, once the reconciles that run
+// have ended. The host then treats the controller as failed.
+func Fatal(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &fatalError{err}
+}
+
+type fatalError struct{ error }
+
+func (e *fatalError) Unwrap() error { return e.error }
 
 type terminalError struct{ error }
 

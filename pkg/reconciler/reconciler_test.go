@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -477,6 +478,41 @@ func TestRunFails(t *testing.T) {
 				}
 				if !good.removed {
 					t.Error("the handler of the other watch was not removed")
+				}
+			})
+		})
+	}
+}
+
+// TestReconcileThatEndsTheRun has one reconcile end the run while another goes on.
+func TestReconcileThatEndsTheRun(t *testing.T) {
+	cause := errors.New("the account is closed")
+	for name, tc := range map[string]struct {
+		end  func() error
+		want string
+	}{
+		"fatal error":              {func() error { return fmt.Errorf("login: %w", reconciler.Fatal(cause)) }, "reconciler loop: login: the account is closed"},
+		"the end of its goroutine": {func() error { runtime.Goexit(); return nil }, "reconciler loop: the reconcile of a called runtime.Goexit"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				finished := false
+				l := start(t, reconciler.Config[string]{Workers: 2}, func(_ context.Context, key string, _ int) (reconciler.Result, error) {
+					if key == "a" {
+						return reconciler.Result{}, tc.end()
+					}
+					time.Sleep(time.Second)
+					finished = true
+					return reconciler.Result{}, nil
+				})
+				l.keys <- "b"
+				l.keys <- "a"
+				err := <-l.ended
+				if err == nil || err.Error() != tc.want {
+					t.Errorf("Run: got %v, want %s", err, tc.want)
+				}
+				if !finished {
+					t.Error("Run returned before the other reconcile")
 				}
 			})
 		})
