@@ -26,8 +26,8 @@ var allowed = map[string][]string{
 	"pkg/clients":                   {},
 	"pkg/controllers":               {"pkg/clients"},
 	"pkg/controllers/configrollout": {"pkg/controllers", "pkg/reconciler"},
-	"pkg/controllers/leaderlabel":   {"pkg/controllers", "pkg/clients"},
-	"pkg/controllers/objectttl":     {"pkg/controllers", "pkg/clients"},
+	"pkg/controllers/leaderlabel":   {"pkg/controllers", "pkg/clients", "pkg/reconciler"},
+	"pkg/controllers/objectttl":     {"pkg/controllers", "pkg/clients", "pkg/reconciler"},
 	"pkg/controllers/runner":        {"pkg/controllers", "pkg/clients"},
 	"pkg/controllertest":            {"pkg/clients", "pkg/controllers", "pkg/controllers/runner"},
 	"pkg/healthz":                   {},
@@ -47,6 +47,8 @@ const shipped = "pkg/controllers/*"
 // forbidden are modules that no package of ours may import, with the reason.
 var forbidden = map[string]string{
 	"sigs.k8s.io/controller-runtime": "a peer; it may appear in benchmarks and in an example of its own",
+	"text/template":                  "a program that can execute a template keeps every exported method: a third more binary, and 15 MiB more of it resident",
+	"html/template":                  "as text/template",
 	"k8s.io/kubernetes":              "not made to be imported; hack/localcluster, a module of its own, runs it",
 }
 
