@@ -168,11 +168,16 @@ func (c *Config[K]) complete() {
 	}
 }
 
-func (r *Reconciler[K]) newQueue() workqueue.TypedRateLimitingInterface[K] {
-	c := r.config
+// newQueue makes the queue. Call end when nothing of it is in progress any more.
+func (r *Reconciler[K]) newQueue() (queue workqueue.TypedRateLimitingInterface[K], end func()) {
+	c, end := r.config, func() {}
+	if c.Metrics != nil {
+		metrics := &progress{MetricsProvider: c.Metrics}
+		c.Metrics, end = metrics, metrics.end
+	}
 	inner := workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[K]{Name: c.Name, MetricsProvider: c.Metrics, Clock: c.Clock, Queue: r.order})
 	delaying := workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[K]{Name: c.Name, MetricsProvider: c.Metrics, Clock: c.Clock, Queue: inner})
-	return workqueue.NewTypedRateLimitingQueueWithConfig(c.RateLimiter, workqueue.TypedRateLimitingQueueConfig[K]{DelayingQueue: delaying})
+	return workqueue.NewTypedRateLimitingQueueWithConfig(c.RateLimiter, workqueue.TypedRateLimitingQueueConfig[K]{DelayingQueue: delaying}), end
 }
 
 // add puts a key into the queue; one that can wait behind those that cannot.
@@ -197,8 +202,10 @@ func (r *Reconciler[K]) Run(ctx context.Context) error {
 	if r.ran.Swap(true) {
 		return fmt.Errorf("reconciler %s: Run was called before; one Reconciler serves one run, make another", r.config.Name)
 	}
-	r.queue = r.newQueue()
-	defer r.queue.ShutDown()
+	queue, end := r.newQueue()
+	r.queue = queue
+	defer end()
+	defer queue.ShutDown()
 	detach, err := r.attach()
 	if err != nil {
 		return errors.Join(err, detach())

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -274,7 +275,7 @@ type objects struct {
 	initial func(cache.ResourceEventHandler) // events that come before anything is reconciled
 	refuse  error                            // what AddEventHandler returns
 	handler cache.ResourceEventHandler
-	removed bool
+	removed atomic.Bool
 }
 
 func (o *objects) AddEventHandler(handler cache.ResourceEventHandler) (cache.ResourceEventHandlerRegistration, error) {
@@ -289,7 +290,7 @@ func (o *objects) AddEventHandler(handler cache.ResourceEventHandler) (cache.Res
 }
 
 func (o *objects) RemoveEventHandler(cache.ResourceEventHandlerRegistration) error {
-	o.removed = true
+	o.removed.Store(true)
 	return nil
 }
 
@@ -336,8 +337,8 @@ func TestChangesOvertakeTheInitialListAndResyncs(t *testing.T) {
 		order, err := reconciled(t, func() {
 			source.handler.OnAdd(configMap("c", "5"), true) // waits where it has moved away from before
 		}, reconciler.Self[*corev1.ConfigMap](source))
-		if err != nil || !source.removed {
-			t.Errorf("Run: %v; the handler was removed: %v", err, source.removed)
+		if err != nil || !source.removed.Load() {
+			t.Errorf("Run: %v; the handler was removed: %v", err, source.removed.Load())
 		}
 		if diff := cmp.Diff([]string{"c", "new", "gone", "a", "b", "d", "c"}, order); diff != "" {
 			t.Errorf("order (-want +got):\n%s", diff)
@@ -476,7 +477,7 @@ func TestRunFails(t *testing.T) {
 				if err == nil || !strings.Contains(err.Error(), tc.want) {
 					t.Errorf("got %v, want %q", err, tc.want)
 				}
-				if !good.removed {
+				if !good.removed.Load() {
 					t.Error("the handler of the other watch was not removed")
 				}
 			})
