@@ -41,9 +41,7 @@ func launchPeer(t *testing.T, lease string, args ...string) *process {
 // with a function that does nothing, and its memory: Incumbent and controller-runtime in
 // turn.
 func TestNoOp(t *testing.T) {
-	if err := fill(); err != nil {
-		t.Fatal(err)
-	}
+	fill(t, 200)
 	buildPeer(t)
 	for _, workers := range []int{1, 10} {
 		competitors := []*noOp{
@@ -133,9 +131,7 @@ func median[T interface{ time.Duration | float64 }](list []T) T {
 // controller-runtime, and in one Incumbent, one after the other.
 func TestConsolidation(t *testing.T) {
 	const n = 10
-	if err := fill(); err != nil {
-		t.Fatal(err)
-	}
+	fill(t, 200)
 	buildPeer(t)
 	type result struct {
 		resident, anonymous float64 // MiB
