@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/incumbent-io/incumbent/pkg/controllers"
+	"github.com/incumbent-io/incumbent/pkg/controllers/configpropagation"
 	"github.com/incumbent-io/incumbent/pkg/controllers/leaderlabel"
 	"github.com/incumbent-io/incumbent/pkg/controllers/objectttl"
 	"github.com/incumbent-io/incumbent/pkg/manager"
@@ -15,6 +16,7 @@ import (
 
 func main() {
 	os.Exit(manager.Main("incumbent", controllers.NewRegistry(
+		configpropagation.Descriptor(),
 		leaderlabel.Descriptor(),
 		objectttl.Descriptor(),
 	)))
