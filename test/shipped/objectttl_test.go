@@ -336,6 +336,7 @@ func lastMoment(t *testing.T, client corev1client.ConfigMapInterface) {
 		}
 	}
 	var went time.Time
+	kept := false
 	for i := 0; went.IsZero(); i++ {
 		if time.Since(due) > 20*time.Second {
 			t.Fatal("an object that changes all the time is still there 20 s after its time")
@@ -347,9 +348,12 @@ func lastMoment(t *testing.T, client corev1client.ConfigMapInterface) {
 		case err != nil:
 			t.Fatal(err)
 		}
-		if time.Until(due) < 20*time.Millisecond && time.Until(due) > 0 {
+		if !kept && time.Until(due) < 50*time.Millisecond {
+			kept = true
 			_, err := client.Patch(t.Context(), "kept-longer", types.MergePatchType, []byte(`{"metadata":{"annotations":{"incumbent.io/expires-at":"2999-01-01T00:00:00Z"}}}`), metav1.PatchOptions{})
-			if err != nil {
+			if apierrors.IsNotFound(err) && time.Now().After(due) {
+				t.Skip("the machine is too slow: the patch came after its time")
+			} else if err != nil {
 				t.Fatal(err)
 			}
 		}
