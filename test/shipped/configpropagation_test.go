@@ -199,7 +199,7 @@ func TestConfigPropagation(t *testing.T) {
 	shared.Namespace(t, namespace)
 	f := newFleet(t, 2, namespace, propagation, "--config-propagation-secrets", "-v=10",
 		"--kubeconfig="+leastRights(t, namespace, "--config-propagation-secrets"))
-	for _, scenario := range []struct {
+	scenarios := []struct {
 		name string
 		run  func(*testing.T, spread)
 	}{
@@ -215,9 +215,15 @@ func TestConfigPropagation(t *testing.T) {
 		{"wrong", badInput},
 		{"held", copiesWithFinalizers},
 		{"secret", secretsOfEachType},
-	} {
-		t.Run(scenario.name, func(t *testing.T) { scenario.run(t, spread{t, "p" + scenario.name}) })
 	}
+	t.Run("all", func(t *testing.T) {
+		for _, scenario := range scenarios {
+			t.Run(scenario.name, func(t *testing.T) {
+				t.Parallel() // They wait more than they do.
+				scenario.run(t, spread{t, "p" + scenario.name})
+			})
+		}
+	})
 	for _, p := range f.members {
 		for _, word := range []string{"hunter", "aHVudGVy"} { // plain and in base64
 			if log := p.Log(); strings.Contains(log, word) {
@@ -615,10 +621,10 @@ type audited struct {
 
 // auditTail reads what is added to the audit log.
 type auditTail struct {
-	mu   sync.Mutex
-	file *os.File
-	rest string
-	list []audited
+	mu     sync.Mutex
+	reader *bufio.Reader
+	rest   string // the beginning of a line that is being written
+	list   []audited
 }
 
 // followAudit begins where the audit log ends now.
@@ -632,7 +638,7 @@ func followAudit(t *testing.T) *auditTail {
 	if _, err := file.Seek(0, io.SeekEnd); err != nil {
 		t.Fatal(err)
 	}
-	return &auditTail{file: file}
+	return &auditTail{reader: bufio.NewReader(file)}
 }
 
 // requests returns all requests since the beginning. It is called once all of them have
@@ -647,9 +653,8 @@ func (a *auditTail) requests(t *testing.T) []audited {
 		t.Fatalf("got %v, want not found", err)
 	}
 	cluster.Eventually(t, 20*time.Second, "the audit log is written", func() error {
-		reader := bufio.NewReader(a.file)
 		for {
-			line, err := reader.ReadString('\n')
+			line, err := a.reader.ReadString('\n')
 			if a.rest += line; err != nil {
 				return errors.New("the marker is not there")
 			}
