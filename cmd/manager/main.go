@@ -9,15 +9,18 @@ import (
 
 	"github.com/incumbent-io/incumbent/pkg/controllers"
 	"github.com/incumbent-io/incumbent/pkg/controllers/configpropagation"
+	"github.com/incumbent-io/incumbent/pkg/controllers/configrollout"
 	"github.com/incumbent-io/incumbent/pkg/controllers/leaderlabel"
 	"github.com/incumbent-io/incumbent/pkg/controllers/objectttl"
 	"github.com/incumbent-io/incumbent/pkg/manager"
+	"github.com/incumbent-io/incumbent/pkg/scaffold"
 )
 
 func main() {
 	os.Exit(manager.Main("incumbent", controllers.NewRegistry(
 		configpropagation.Descriptor(),
+		configrollout.Descriptor(),
 		leaderlabel.Descriptor(),
 		objectttl.Descriptor(),
-	)))
+	), scaffold.NewCommand()))
 }

@@ -128,7 +128,7 @@ func (h *Harness) prepare() {
 	}
 	if h.config.Instance == (controllers.Instance{}) {
 		h.config.Instance = controllers.Instance{
-			Manager: "controllertest", Lease: "controllertest", LeaseNamespace: "controllertest-system", Identity: "controllertest_1",
+			Manager: "controllertest", Namespace: "controllertest-system", Lease: "controllertest", LeaseNamespace: "controllertest-system", Identity: "controllertest_1",
 			PodName: "controllertest", PodNamespace: "controllertest-system", PodUID: "00000000-0000-0000-0000-000000000001",
 		}
 	}

@@ -230,7 +230,7 @@ func (s *server) replace(gvr schema.GroupVersionResource, before, object runtime
 	m.SetUID(old.GetUID())
 	m.SetCreationTimestamp(old.GetCreationTimestamp())
 	m.SetDeletionTimestamp(old.GetDeletionTimestamp())
-	m.SetGeneration(old.GetGeneration())
+	m.SetGeneration(old.GetGeneration() + changesOfSpec(before, object))
 	m.SetResourceVersion(old.GetResourceVersion())
 	if apiequality.Semantic.DeepEqual(before, object) {
 		return nil
@@ -239,6 +239,16 @@ func (s *server) replace(gvr schema.GroupVersionResource, before, object runtime
 		return s.store(gvr, object, nil)
 	}
 	return s.store(gvr, before, object)
+}
+
+// changesOfSpec returns 1 if the objects have a spec, and not the same one, and else 0.
+func changesOfSpec(before, after runtime.Object) int64 {
+	was, errWas := runtime.DefaultUnstructuredConverter.ToUnstructured(before)
+	is, errIs := runtime.DefaultUnstructuredConverter.ToUnstructured(after)
+	if errWas != nil || errIs != nil || apiequality.Semantic.DeepEqual(was["spec"], is["spec"]) {
+		return 0
+	}
+	return 1
 }
 
 // List implements clienttesting.ObjectTracker: a list of whatever form is stored.
