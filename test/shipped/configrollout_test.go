@@ -40,8 +40,11 @@ func rolloutFleet(t *testing.T, n int, namespace string, args ...string) *fleet 
 	t.Helper()
 	a := newAccount(t, namespace, "--controllers="+rollout, "--config-rollout-secrets",
 		"--leader-elect-resource-namespace="+namespace, "--leader-elect-resource-name="+rollout)
-	args = append([]string{"--kubeconfig=" + a.kubeconfig, "--config-rollout-secrets", "--config-rollout-quiet-period=" + rolloutQuiet.String()}, args...)
-	f := newFleet(t, n, namespace, rollout, args...)
+	own := []string{"--kubeconfig=" + a.kubeconfig, "--config-rollout-secrets", "--config-rollout-quiet-period=" + rolloutQuiet.String()}
+	if n == 1 { // Nobody is killed, so nothing is gained by losing the lease on a busy machine.
+		own = append(own, "--leader-elect-lease-duration=30s", "--leader-elect-renew-deadline=20s", "--leader-elect-retry-period=2s")
+	}
+	f := newFleet(t, n, namespace, rollout, append(own, args...)...)
 	f.account = a
 	return f
 }
