@@ -98,7 +98,7 @@ func TestHealthDoesNotWaitForTheAPIServer(t *testing.T) {
 	}
 	defer func() { _ = silent.Close() }()
 	config := defaults(t, &rest.Config{Host: "http://" + silent.Addr().String()})
-	config.Authentication.TokenRequestTimeout = 300 * time.Millisecond
+	config.Authentication.Timeout = 300 * time.Millisecond
 	url := "https://" + serve(t, config, echo)
 	client := browser(&tls.Config{})
 	send(t, client, "GET", url+"/livez", "") // the certificate is made meanwhile
@@ -127,7 +127,7 @@ func TestHealthDoesNotWaitForTheAPIServer(t *testing.T) {
 func TestAPIServerThatFailsIsAnErrorWithinBounds(t *testing.T) {
 	fake := &reviewers{users: map[string]string{"of-alice": "alice"}, allowed: map[string][]string{"alice": {"get /metrics"}}, broken: true}
 	config := defaults(t, fake.start(t))
-	config.Authorization.ClientTimeout = 300 * time.Millisecond
+	config.Authorization.Timeout = 300 * time.Millisecond
 	url := "https://" + serve(t, config, echo)
 	begin := time.Now()
 	if status, body := send(t, browser(&tls.Config{}), "GET", url+"/metrics", "of-alice"); status != 503 {
@@ -184,8 +184,8 @@ func TestKubeconfigFlagsWinOverTheManagersOwnClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	config := defaults(t, own.start(t))
-	config.Authentication.RemoteKubeConfigFile = file
-	config.Authorization.RemoteKubeConfigFile = file
+	config.Authentication.Kubeconfig = file
+	config.Authorization.Kubeconfig = file
 	url := "https://" + serve(t, config, echo)
 	if status, body := send(t, browser(&tls.Config{}), "GET", url+"/metrics", "of-alice"); status != 200 {
 		t.Errorf("got %d %q, want 200", status, body)
@@ -211,8 +211,8 @@ func TestClientCertificatesOfTheGivenCA(t *testing.T) {
 	ca, stranger := newAuthority(t), newAuthority(t)
 	fake := &reviewers{allowed: map[string][]string{"alice": {"get /metrics"}}}
 	config := defaults(t, fake.start(t))
-	config.Authentication.ClientCert.ClientCA = filepath.Join(t.TempDir(), "ca.crt")
-	if err := os.WriteFile(config.Authentication.ClientCert.ClientCA, ca.pem, 0o600); err != nil {
+	config.Authentication.ClientCAFile = filepath.Join(t.TempDir(), "ca.crt")
+	if err := os.WriteFile(config.Authentication.ClientCAFile, ca.pem, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	url := "https://" + serve(t, config, echo)
@@ -238,8 +238,8 @@ func TestHeadersOfAFrontProxyAreBelievedOnlyFromIt(t *testing.T) {
 	ca, stranger := newAuthority(t), newAuthority(t)
 	fake := &reviewers{allowed: map[string][]string{"alice": {"get /metrics"}}}
 	config := defaults(t, fake.start(t))
-	config.Authentication.RequestHeader.ClientCAFile = filepath.Join(t.TempDir(), "ca.crt")
-	if err := os.WriteFile(config.Authentication.RequestHeader.ClientCAFile, ca.pem, 0o600); err != nil {
+	config.Authentication.FrontProxy.ClientCAFile = filepath.Join(t.TempDir(), "ca.crt")
+	if err := os.WriteFile(config.Authentication.FrontProxy.ClientCAFile, ca.pem, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	url := "https://" + serve(t, config, echo)
@@ -303,7 +303,7 @@ func TestClientCAIsLookedUpOnlyWhenAskedFor(t *testing.T) {
 	ca := newAuthority(t)
 	fake := &reviewers{ca: ca.pem, allowed: map[string][]string{"alice": {"get /metrics"}}}
 	config := defaults(t, fake.start(t))
-	config.Authentication.SkipInClusterLookup = false
+	config.Authentication.SkipLookup = false
 	url := "https://" + serve(t, config, echo)
 	client := ca.client(t, "alice")
 	eventually(t, "the CA in the ConfigMap to be known", func() bool {

@@ -15,13 +15,14 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/authenticatorfactory"
+	"k8s.io/apiserver/pkg/authentication/request/headerrequest"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
 	"k8s.io/apiserver/pkg/authorization/union"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
-	genericoptions "k8s.io/apiserver/pkg/server/options"
 	"k8s.io/client-go/kubernetes"
 	authenticationclient "k8s.io/client-go/kubernetes/typed/authentication/v1"
 	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
@@ -35,6 +36,11 @@ const (
 	reviewsPerSecond = 50
 	reviewsBurst     = 100
 )
+
+// reviewBackoff says when a review that failed is tried again, within its timeout.
+func reviewBackoff() *wait.Backoff {
+	return &wait.Backoff{Duration: 500 * time.Millisecond, Factor: 1.5, Jitter: 0.2, Steps: 5}
+}
 
 // reviewer returns the client settings for reviews: those in the kubeconfig if there
 // is one, otherwise the manager's own with a rate limiter of their own. It returns
@@ -65,19 +71,19 @@ type credentials struct {
 	clientCA dynamiccertificates.CAContentProvider
 }
 
-// newCredentials uses the factory beneath the options' ApplyTo, which cannot be given
-// a rest.Config: the same authenticators, from the same options. Anonymous requests
-// are not authenticated: an open path needs no user, and every other refuses them.
+// newCredentials returns the authenticators of an aggregated API server. Anonymous
+// requests are not authenticated: an open path needs no user, and every other refuses
+// them.
 func newCredentials(config Config) (*credentials, error) {
 	options := config.Authentication
-	reviews, err := reviewer("authentication-kubeconfig", options.RemoteKubeConfigFile, config.REST)
+	reviews, err := reviewer("authentication-kubeconfig", options.Kubeconfig, config.REST)
 	if err != nil {
 		return nil, err
 	}
 	factory := authenticatorfactory.DelegatingAuthenticatorConfig{
 		CacheTTL:                 options.CacheTTL,
-		WebhookRetryBackoff:      options.WebhookRetryBackoff,
-		TokenAccessReviewTimeout: options.TokenRequestTimeout,
+		WebhookRetryBackoff:      reviewBackoff(),
+		TokenAccessReviewTimeout: options.Timeout,
 	}
 	if reviews != nil {
 		if factory.TokenAccessReviewClient, err = authenticationclient.NewForConfig(reviews); err != nil {
@@ -87,8 +93,8 @@ func newCredentials(config Config) (*credentials, error) {
 	if factory.ClientCertificateCAContentProvider, err = certificateCA(options, reviews); err != nil {
 		return nil, err
 	}
-	if factory.RequestHeaderConfig, err = options.RequestHeader.ToAuthenticationRequestHeaderConfig(); err != nil {
-		return nil, fmt.Errorf("--requestheader-client-ca-file=%s: %w", options.RequestHeader.ClientCAFile, err)
+	if factory.RequestHeaderConfig, err = options.FrontProxy.config(); err != nil {
+		return nil, fmt.Errorf("--requestheader-client-ca-file=%s: %w", options.FrontProxy.ClientCAFile, err)
 	}
 	c := &credentials{clientCA: factory.ClientCertificateCAContentProvider}
 	switch proxy := factory.RequestHeaderConfig; {
@@ -120,16 +126,35 @@ func unanswered(err error) bool {
 // nobody knows no credentials at all.
 func nobody(*http.Request) (*authenticator.Response, bool, error) { return nil, false, nil }
 
+// config returns nil if no proxy is believed.
+func (p FrontProxy) config() (*authenticatorfactory.RequestHeaderConfig, error) {
+	if p.ClientCAFile == "" {
+		return nil, nil
+	}
+	ca, err := dynamiccertificates.NewDynamicCAContentFromFile("front-proxy-ca", p.ClientCAFile)
+	if err != nil {
+		return nil, err
+	}
+	return &authenticatorfactory.RequestHeaderConfig{
+		CAContentProvider:   ca,
+		AllowedClientNames:  headerrequest.StaticStringSlice(p.AllowedNames),
+		UsernameHeaders:     headerrequest.StaticStringSlice(p.UsernameHeaders),
+		UIDHeaders:          headerrequest.StaticStringSlice(p.UIDHeaders),
+		GroupHeaders:        headerrequest.StaticStringSlice(p.GroupHeaders),
+		ExtraHeaderPrefixes: headerrequest.StaticStringSlice(p.ExtraHeaderPrefixes),
+	}, nil
+}
+
 // certificateCA returns the CA of client certificates, nil if none is accepted.
-func certificateCA(options *genericoptions.DelegatingAuthenticationOptions, reviews *rest.Config) (dynamiccertificates.CAContentProvider, error) {
-	if options.ClientCert != (genericoptions.ClientCertAuthenticationOptions{}) {
-		ca, err := options.ClientCert.GetClientCAContentProvider()
+func certificateCA(options *Authentication, reviews *rest.Config) (dynamiccertificates.CAContentProvider, error) {
+	if options.ClientCAFile != "" {
+		ca, err := dynamiccertificates.NewDynamicCAContentFromFile("client-ca", options.ClientCAFile)
 		if err != nil {
-			return nil, fmt.Errorf("--client-ca-file=%s: %w", options.ClientCert.ClientCA, err)
+			return nil, fmt.Errorf("--client-ca-file=%s: %w", options.ClientCAFile, err)
 		}
 		return ca, nil
 	}
-	if options.SkipInClusterLookup {
+	if options.SkipLookup {
 		return nil, nil
 	}
 	if reviews == nil {
@@ -145,7 +170,7 @@ func certificateCA(options *genericoptions.DelegatingAuthenticationOptions, revi
 // newPermissions returns what decides on requests to paths that are not open.
 func newPermissions(config Config) (authorizer.Authorizer, error) {
 	options := config.Authorization
-	reviews, err := reviewer("authorization-kubeconfig", options.RemoteKubeConfigFile, config.REST)
+	reviews, err := reviewer("authorization-kubeconfig", options.Kubeconfig, config.REST)
 	if err != nil {
 		return nil, err
 	}
@@ -162,12 +187,12 @@ func newPermissions(config Config) (authorizer.Authorizer, error) {
 			SubjectAccessReviewClient: client,
 			AllowCacheTTL:             options.AllowCacheTTL,
 			DenyCacheTTL:              options.DenyCacheTTL,
-			WebhookRetryBackoff:       options.WebhookRetryBackoff,
+			WebhookRetryBackoff:       reviewBackoff(),
 		}.New()
 		if err != nil {
 			return nil, fmt.Errorf("access reviews: %w", err)
 		}
-		chain = append(chain, union.NamedAuthorizer{AuthorizerName: "access-reviews", Authorizer: bounded(delegate, options.ClientTimeout)})
+		chain = append(chain, union.NamedAuthorizer{AuthorizerName: "access-reviews", Authorizer: bounded(delegate, options.Timeout)})
 	}
 	return union.New(chain...)
 }
