@@ -5,6 +5,7 @@ package serving_test
 
 import (
 	"crypto/tls"
+	"encoding/json"
 	"io"
 	"net"
 	"net/http"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
@@ -86,6 +88,73 @@ func TestOpenPathsAskNobodyAndAnswersAreCached(t *testing.T) {
 	want := []string{"tokenreview of-alice", "accessreview alice get /metrics"}
 	if diff := cmp.Diff(want, fake.asked()); diff != "" {
 		t.Errorf("reviews (-want +got):\n%s", diff)
+	}
+}
+
+func TestPermissionsOfGroupsCount(t *testing.T) {
+	fake := &reviewers{
+		users:   map[string]string{"of-alice": "alice", "of-root": "root"},
+		groups:  map[string][]string{"alice": {"operators"}, "root": {"system:masters"}},
+		allowed: map[string][]string{"operators": {"get /metrics"}},
+	}
+	url := "https://" + serve(t, defaults(t, fake.start(t)), echo)
+	client := browser(&tls.Config{})
+	if status, body := send(t, client, "GET", url+"/metrics", "of-alice"); status != 200 {
+		t.Errorf("a group with the permission: got %d %q, want 200", status, body)
+	}
+	if status, body := send(t, client, "GET", url+"/configz", "of-root"); status != 200 {
+		t.Errorf("a group that may do everything: got %d %q, want 200", status, body)
+	}
+	want := []string{"tokenreview of-alice", "accessreview alice get /metrics", "tokenreview of-root"}
+	if diff := cmp.Diff(want, fake.asked()); diff != "" {
+		t.Errorf("reviews (-want +got):\n%s", diff)
+	}
+}
+
+func TestRefusalsTellWhyAndAreCached(t *testing.T) {
+	fake := &reviewers{users: map[string]string{"of-bob": "bob"}}
+	url := "https://" + serve(t, defaults(t, fake.start(t)), echo)
+	client := browser(&tls.Config{})
+	for token, want := range map[string]metav1.Status{
+		"wrong":  {Status: metav1.StatusFailure, Code: 401, Reason: metav1.StatusReasonUnauthorized, Message: "Unauthorized"},
+		"of-bob": {Status: metav1.StatusFailure, Code: 403, Reason: metav1.StatusReasonForbidden, Message: `forbidden: user "bob" cannot get path "/metrics": no rule is there`},
+	} {
+		for range 2 {
+			code, body := send(t, client, "GET", url+"/metrics", token)
+			var got metav1.Status
+			if err := json.Unmarshal([]byte(body), &got); err != nil {
+				t.Fatalf("%s: %v in %q", token, err, body)
+			}
+			want.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}
+			got.Details = nil
+			if diff := cmp.Diff(want, got); diff != "" || code != int(want.Code) {
+				t.Errorf("%s: code %d, status (-want +got):\n%s", token, code, diff)
+			}
+		}
+	}
+	reviews := 0
+	for _, entry := range fake.asked() {
+		if strings.HasPrefix(entry, "accessreview") {
+			reviews++
+		}
+	}
+	if reviews != 1 {
+		t.Errorf("asked %q, want one access review", fake.asked())
+	}
+}
+
+// TestLongQuestionsAreNotCached keeps callers from filling the memory with paths.
+func TestLongQuestionsAreNotCached(t *testing.T) {
+	path := "/" + strings.Repeat("x", 5<<10)
+	fake := &reviewers{users: map[string]string{"of-alice": "alice"}, allowed: map[string][]string{"alice": {"get " + path}}}
+	url := "https://" + serve(t, defaults(t, fake.start(t)), echo)
+	for range 2 {
+		if status, body := send(t, browser(&tls.Config{}), "GET", url+path, "of-alice"); status != 200 {
+			t.Fatalf("got %d %q, want 200", status, body)
+		}
+	}
+	if asked := fake.asked(); len(asked) != 3 {
+		t.Errorf("got %d reviews, want one of the token and two of the access", len(asked))
 	}
 }
 

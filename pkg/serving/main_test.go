@@ -48,7 +48,8 @@ func TestMain(m *testing.M) {
 // reviewers is a fake API server that answers reviews. Its zero value knows nobody.
 type reviewers struct {
 	users   map[string]string   // token -> user
-	allowed map[string][]string // user -> "verb path"
+	groups  map[string][]string // user -> groups
+	allowed map[string][]string // user or group -> "verb path"
 	ca      []byte              // in the ConfigMap of client CAs
 	broken  bool                // answers access reviews with 500
 
@@ -88,7 +89,7 @@ func (f *reviewers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = json.NewDecoder(r.Body).Decode(&review)
 		f.note("tokenreview " + review.Spec.Token)
 		if user, known := f.users[review.Spec.Token]; known {
-			review.Status = authenticationv1.TokenReviewStatus{Authenticated: true, User: authenticationv1.UserInfo{Username: user}}
+			review.Status = authenticationv1.TokenReviewStatus{Authenticated: true, User: authenticationv1.UserInfo{Username: user, Groups: f.groups[user]}}
 		} else {
 			review.Status.Error = "the token has expired"
 		}
@@ -103,7 +104,12 @@ func (f *reviewers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusInternalServerError)
 			return
 		}
-		review.Status.Allowed = slices.Contains(f.allowed[review.Spec.User], what)
+		for _, subject := range append(review.Spec.Groups, review.Spec.User) {
+			review.Status.Allowed = review.Status.Allowed || slices.Contains(f.allowed[subject], what)
+		}
+		if !review.Status.Allowed {
+			review.Status.Reason = "no rule is there"
+		}
 		_ = json.NewEncoder(w).Encode(review)
 	case "/api/v1/namespaces/kube-system/configmaps":
 		f.note(r.URL.Path)

@@ -19,13 +19,9 @@ import (
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/authenticatorfactory"
 	"k8s.io/apiserver/pkg/authentication/request/headerrequest"
-	"k8s.io/apiserver/pkg/authorization/authorizer"
-	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
-	"k8s.io/apiserver/pkg/authorization/union"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	"k8s.io/client-go/kubernetes"
 	authenticationclient "k8s.io/client-go/kubernetes/typed/authentication/v1"
-	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
@@ -165,43 +161,4 @@ func certificateCA(options *Authentication, reviews *rest.Config) (dynamiccertif
 		return nil, fmt.Errorf("client for the lookup of the client CA: %w", err)
 	}
 	return dynamiccertificates.NewDynamicCAFromConfigMapController("client-ca", metav1.NamespaceSystem, "extension-apiserver-authentication", "client-ca-file", client)
-}
-
-// newPermissions returns what decides on requests to paths that are not open.
-func newPermissions(config Config) (authorizer.Authorizer, error) {
-	options := config.Authorization
-	reviews, err := reviewer("authorization-kubeconfig", options.Kubeconfig, config.REST)
-	if err != nil {
-		return nil, err
-	}
-	chain := []union.NamedAuthorizer{{
-		AuthorizerName: "always-allow-groups",
-		Authorizer:     authorizerfactory.NewPrivilegedGroups(options.AlwaysAllowGroups...),
-	}}
-	if reviews != nil {
-		client, err := authorizationclient.NewForConfig(reviews)
-		if err != nil {
-			return nil, fmt.Errorf("client for access reviews: %w", err)
-		}
-		delegate, err := authorizerfactory.DelegatingAuthorizerConfig{
-			SubjectAccessReviewClient: client,
-			AllowCacheTTL:             options.AllowCacheTTL,
-			DenyCacheTTL:              options.DenyCacheTTL,
-			WebhookRetryBackoff:       reviewBackoff(),
-		}.New()
-		if err != nil {
-			return nil, fmt.Errorf("access reviews: %w", err)
-		}
-		chain = append(chain, union.NamedAuthorizer{AuthorizerName: "access-reviews", Authorizer: bounded(delegate, options.Timeout)})
-	}
-	return union.New(chain...)
-}
-
-// bounded gives a review and its retries together no more than timeout.
-func bounded(inner authorizer.Authorizer, timeout time.Duration) authorizer.Authorizer {
-	return authorizer.AuthorizerFunc(func(ctx context.Context, attributes authorizer.Attributes) (authorizer.Decision, string, error) {
-		ctx, cancel := context.WithTimeout(ctx, timeout)
-		defer cancel()
-		return inner.Authorize(ctx, attributes)
-	})
 }
