@@ -51,6 +51,8 @@ e2e: build bin/prometheus ## Run the tests on a local cluster: the cluster itsel
 	cd hack/localcluster && go test -vet=off ./...
 	@echo "==> end-to-end tests on a local cluster"
 	go test -count=1 -timeout=30m -v ./test/e2e
+	@echo "==> the controllers that ship, under chaos"
+	go test -count=1 -timeout=20m -v ./test/shipped
 	@echo "==> who may see what of a manager, and what its clients can do to it"
 	go test -count=1 -timeout=15m -v ./test/serving
 	@echo "==> alerts and dashboard, with a real Prometheus"
@@ -74,6 +76,9 @@ benchmark: build ## Measure hand-overs and memory with 20,000 ConfigMaps, and 1,
 page: build ## Look at the /controllers page in a real browser (chromium, axe-core); screenshots go to docs/images.
 	@hack/page/run.sh
 
+dashboard: build bin/prometheus ## Draw the dashboard's panels over an eventful minute, by gnuplot; the picture goes to docs/images.
+	@hack/dashboard.sh
+
 lint: ## Run go vet and staticcheck.
 	go vet ./...
 	go tool -modfile=hack/tools/go.mod staticcheck ./...
@@ -82,7 +87,7 @@ lint: ## Run go vet and staticcheck.
 verify: lint ## Check formatting, module files, and that everything compiles for darwin and windows too.
 	@test -z "$$(gofmt -l cmd pkg test hack)" || { echo "not gofmt-ed:"; gofmt -l cmd pkg test hack; exit 1; }
 	go mod tidy -diff
-	cd hack/localcluster && go mod tidy -diff
+	for module in hack/localcluster hack/image hack/prometheus test/benchmark/peer; do (cd $$module && go mod tidy -diff); done
 	GOOS=darwin go build ./cmd/... ./pkg/...
 	GOOS=windows go build ./cmd/... ./pkg/...
 
@@ -108,4 +113,4 @@ build: bin/kubectl
 
 force:
 
-.PHONY: run manifests build image deploy clean test unit e2e faults benchmark page lint verify help force
+.PHONY: run manifests build image deploy clean test unit e2e faults benchmark page dashboard lint verify help force

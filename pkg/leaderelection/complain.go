@@ -23,7 +23,8 @@ const (
 )
 
 // complaints logs failures that repeat: each distinct cause at once, then at
-// intervals that double, until it has passed.
+// intervals that double, until it has passed. A refusal concerns its operation; that
+// nobody answers concerns all, and is one cause.
 type complaints struct{ causes map[string]*complaint }
 
 type complaint struct {
@@ -39,13 +40,16 @@ type complaint struct {
 
 // failed logs err of the operation op, unless it did so lately.
 func (c *complaints) failed(logger klog.Logger, now Reading, op string, err error) {
-	key := op + ": " + causeOf(err)
+	key, answered := causeOf(err), apierrors.ReasonForError(err) != metav1.StatusReasonUnknown
+	if answered {
+		key = op + ": " + key
+	}
 	if c.causes == nil {
 		c.causes = map[string]*complaint{}
 	}
 	known := c.causes[key]
 	if known == nil {
-		known = &complaint{next: now.Mono, silence: firstSilence, answered: apierrors.ReasonForError(err) != metav1.StatusReasonUnknown}
+		known = &complaint{next: now.Mono, silence: firstSilence, answered: answered}
 		c.causes[key] = known
 	}
 	known.count++
@@ -74,7 +78,7 @@ func (c *complaints) worked(logger klog.Logger, op string) {
 	}
 }
 
-// forget drops the failures of the operation op: there is no longer a reason to
+// forget drops the refusals of the operation op: there is no longer a reason to
 // try it, so nothing is known about how it would go now.
 func (c *complaints) forget(op string) {
 	for key := range c.causes {

@@ -538,7 +538,8 @@ func TestComplaintsAreLoggedOncePerCause(t *testing.T) {
 	for s := range 100 {
 		now := Reading{Mono: time.Duration(s) * time.Second}
 		c.failed(logger, now, "write", forbidden)
-		c.failed(logger, now, "watch", fmt.Errorf("dial tcp 127.0.0.1:%d: %w", s, context.DeadlineExceeded))
+		op := []string{"watch", "write", "get"}[s%3]
+		c.failed(logger, now, op, fmt.Errorf("dial tcp 127.0.0.1:%d: %w", s, context.DeadlineExceeded))
 	}
 	if len(lines) != 8 { // at 0, 10, 30 and 70 s, of each
 		t.Errorf("%d lines:\n%s", len(lines), strings.Join(lines, "\n"))

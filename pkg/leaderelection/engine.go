@@ -4,6 +4,7 @@
 package leaderelection
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -93,6 +94,7 @@ type engine struct {
 	expectBy time.Duration
 
 	reported string // the holder last given to OnNewLeader
+	tried    string // why, and on which version, the lease was last tried for
 	due      time.Duration
 
 	tenure tenure
@@ -115,6 +117,7 @@ type tenure struct {
 	returned  chan struct{} // closed when it has returned
 	back      bool          // it was seen to have returned
 	why       drainReason
+	leftAt    time.Duration // when the drain began, or the release of a lease never led on
 	drainBy   time.Duration // when a drain that was asked for has taken too long
 	stopBy    time.Duration // when callbacks that have to stop have taken too long
 }
@@ -273,7 +276,7 @@ func (e *engine) step(now Reading) time.Duration {
 	}
 	select {
 	case <-e.abandoned:
-		e.giveUp(now)
+		e.giveUp(now, "asked to stop at once")
 		return 0
 	default:
 	}
@@ -347,8 +350,13 @@ func (e *engine) stepObserving(now Reading) time.Duration {
 	if e.due > now.Mono || e.due < e.view.since.Mono {
 		e.due = e.view.since.Mono
 	}
-	e.logger.V(2).Info("Trying to take the lease", "reason", d.reason, "write", d.kind.String())
+	level := 4 // the same try again
+	if tried := d.reason + e.view.version; tried != e.tried {
+		e.tried, level = tried, 2
+	}
+	e.logger.V(level).Info("Trying to take the lease", "reason", d.reason, "write", d.kind.String())
 	e.write(now, d.kind)
+	e.writing.reason, e.writing.previous = d.reason, cmp.Or(e.view.record.HolderIdentity, e.view.holder)
 	return wait
 }
 
@@ -359,7 +367,7 @@ func (e *engine) stepStopping(now Reading) time.Duration {
 	case e.writing != nil || e.getting:
 		return time.Second
 	case e.view.object != nil && e.view.record.HolderIdentity == e.me && (e.last == nil || e.last.settled()):
-		e.tenure = tenure{stopBy: now.Mono + e.cfg.StopTimeout}
+		e.tenure = tenure{leftAt: now.Mono, stopBy: now.Mono + e.cfg.StopTimeout}
 		e.state, e.retryAt = StateReleasing, 0
 		return 0
 	case e.unsettled || e.conflicted:
@@ -436,13 +444,13 @@ func (e *engine) lead(now Reading, try *attempt) {
 		sent = now
 	}
 	epoch := epochOf(e.view.object)
-	t := e.openTerm(e.base, sent, epoch)
+	t := e.openTerm(klog.NewContext(e.base, e.logger.WithValues("epoch", epoch)), sent, epoch)
 	e.tenure = tenure{term: t, acquired: e.view.record.AcquireTime.Time}
 	e.state, e.renewed, e.retrying, e.urgent = StateLeading, try.sent.Mono, false, false
 	e.cfg.Metrics.master.WithLabelValues(e.cfg.Name).Set(1)
 	e.cfg.Metrics.epoch.WithLabelValues(e.cfg.Name).Set(float64(epoch))
 	e.logger.Info("Became leader", "identity", e.me, "epoch", epoch, "transitions", e.view.record.LeaderTransitions,
-		"took", (now.Mono - e.due).Round(time.Microsecond))
+		"reason", try.reason, "previous", try.previous, "took", (now.Mono - e.due).Round(time.Microsecond))
 	e.record("%s became leader, epoch %d", e.me, epoch)
 	if e.cfg.Contact == nil {
 		return
@@ -531,7 +539,7 @@ func (e *engine) keep(now Reading) time.Duration {
 // drain cancels the term's context, for good.
 func (e *engine) drain(now Reading, why drainReason, cause error) {
 	u := &e.tenure
-	u.why, u.stopBy = why, now.Mono+e.cfg.StopTimeout
+	u.why, u.leftAt, u.stopBy = why, now.Mono, now.Mono+e.cfg.StopTimeout
 	u.term.close(cause)
 	e.state = StateDraining
 	if !u.started {
@@ -556,9 +564,7 @@ func (e *engine) stepDraining(now Reading) time.Duration {
 		e.lose(now, "not renewed before the cutoff", u.term.shut)
 		return 0
 	case u.drainBy > 0 && now.Mono >= u.drainBy:
-		e.logger.Info("Drain timeout, the lease is not released", "drainTimeout", e.cfg.DrainTimeout,
-			"callbackReturned", u.back, "writesInFlight", u.term.flying())
-		e.giveUp(now)
+		e.giveUp(now, "drain timeout")
 		return 0
 	case u.why == drainExpired && !u.back && now.Mono >= u.stopBy:
 		e.logger.Info("OnStartedLeading did not return in time", "stopTimeout", e.cfg.StopTimeout)
@@ -586,6 +592,7 @@ func (e *engine) stepDraining(now Reading) time.Duration {
 // drained goes on after a complete drain.
 func (e *engine) drained(now Reading) {
 	if e.tenure.why == drainExpired && !e.stopping && e.cfg.OnLost == Rejoin {
+		e.sayLost(now, string(drainExpired))
 		e.endTerm(now, endExpired, e.tenure.term.sever)
 		e.state = StateObserving
 		return
@@ -610,7 +617,7 @@ func (e *engine) stepReleasing(now Reading) time.Duration {
 		e.released(now, "no longer held", nil)
 		return 0
 	case left <= 0:
-		e.logger.Info("The lease could not be released, others have to wait until it expires")
+		e.logger.Info("The lease could not be released, others have to wait until it expires", "reason", reasonOf(*u), "epoch", u.epoch())
 		e.released(now, "", nil)
 		return 0
 	case e.writing != nil || e.conflicted:
@@ -626,10 +633,11 @@ func (e *engine) stepReleasing(now Reading) time.Duration {
 func (e *engine) released(now Reading, why string, try *attempt) {
 	u := e.tenure
 	if try != nil {
-		e.logger.Info("Released the lease", "reason", reasonOf(u), "transitions", e.view.transitions)
+		e.logger.Info("Released the lease", "reason", reasonOf(u), "epoch", u.epoch(), "transitions", e.view.transitions,
+			"took", (now.Mono - u.leftAt).Round(time.Microsecond))
 		e.record("%s released the lease", e.me)
 	} else if why != "" {
-		e.logger.Info("Nothing to release", "reason", why)
+		e.logger.Info("Nothing to release", "reason", why, "epoch", u.epoch())
 	}
 	if u.term != nil {
 		end := endReleased
@@ -650,6 +658,14 @@ func (e *engine) released(now Reading, why string, try *attempt) {
 	}
 }
 
+// epoch is that of the term, or 0 if the lease was never led on.
+func (u tenure) epoch() int64 {
+	if u.term == nil {
+		return 0
+	}
+	return u.term.Epoch()
+}
+
 func reasonOf(u tenure) string {
 	if u.why == "" {
 		return "never led on it"
@@ -664,9 +680,7 @@ func reasonOf(u tenure) string {
 func (e *engine) lose(now Reading, why string, how func()) {
 	u := &e.tenure
 	u.term.close(errTaken)
-	e.logger.Info("Lost the lease", "reason", why, "epoch", u.term.Epoch(), "holder", e.view.record.HolderIdentity,
-		"sinceLastRenewal", now.spent(u.term.ackedAt()).Round(time.Millisecond))
-	e.record("%s lost the lease: %s", e.me, why)
+	e.sayLost(now, why)
 	if e.view.object != nil && e.view.record.HolderIdentity != e.me {
 		u.term.taken(now)
 	}
@@ -679,6 +693,14 @@ func (e *engine) lose(now Reading, why string, how func()) {
 		u.back = true
 	}
 	e.state = StateLost
+}
+
+// sayLost tells of a term that ends without a release.
+func (e *engine) sayLost(now Reading, why string) {
+	t := e.tenure.term
+	e.logger.Info("Lost the lease", "reason", why, "epoch", t.Epoch(), "holder", e.view.record.HolderIdentity,
+		"sinceLastRenewal", now.spent(t.ackedAt()).Round(time.Millisecond))
+	e.record("%s lost the lease: %s", e.me, why)
 }
 
 func (e *engine) stepLost(now Reading) time.Duration {
@@ -725,7 +747,7 @@ func (e *engine) endTerm(now Reading, end string, how func()) {
 }
 
 // giveUp ends the run without a release, now.
-func (e *engine) giveUp(now Reading) {
+func (e *engine) giveUp(now Reading, why string) {
 	switch e.state {
 	case StateLeading, StateDraining, StateReleasing:
 		if e.tenure.term == nil {
@@ -733,7 +755,8 @@ func (e *engine) giveUp(now Reading) {
 			return
 		}
 		e.tenure.term.close(errAskedToStop)
-		e.logger.Info("Abandoned the term, the lease is not released", "epoch", e.tenure.term.Epoch())
+		e.logger.Info("Abandoned the term, the lease is not released", "reason", why, "epoch", e.tenure.term.Epoch(),
+			"callbackReturned", e.tenure.back, "writesInFlight", e.tenure.term.flying())
 		e.endTerm(now, endAbandoned, e.tenure.term.sever)
 		e.stop(ErrDrainTimeout)
 	case StateLost:
@@ -777,10 +800,11 @@ func (e *engine) learn(now Reading, s sighting) {
 		e.complain.forget("write") // it is another's to write; a refusal shows again at the next try
 	}
 	if holder != "" && holder != e.reported {
-		e.reported = holder
 		if holder != e.me {
-			e.logger.Info("New leader observed", "holder", holder, "transitions", v.record.LeaderTransitions)
+			e.logger.Info("New leader observed", "holder", holder, "epoch", epochOf(v.object), "transitions", v.record.LeaderTransitions,
+				"previous", e.reported)
 		}
+		e.reported = holder
 		if report := e.cfg.Callbacks.OnNewLeader; report != nil {
 			e.publish() // it may ask for the status
 			e.mail.post(func() { report(holder) })
@@ -849,6 +873,7 @@ func (e *engine) proven(now Reading, try *attempt) {
 			e.logger.V(5).Info("Renewed the lease", "took", now.Mono-try.sent.Mono, "version", v.version)
 		}
 		if epoch := epochOf(v.object); epoch > t.Epoch() {
+			e.logger.Info("The epoch of the term has risen, for the lease was edited or created again", "epoch", epoch, "was", t.Epoch())
 			t.epoch.Store(epoch)
 			e.cfg.Metrics.epoch.WithLabelValues(e.cfg.Name).Set(float64(epoch))
 		}

@@ -58,7 +58,10 @@ type attempt struct {
 	base        string  // the version it replaces, "" for a create
 	transitions int32
 	reclaims    bool // it takes over from a process proven dead
-	proven      bool // it was committed, and that was acted on
+	// reason is why the lease is free to be acquired, and previous who held it last,
+	// "" if nobody is known to have.
+	reason, previous string
+	proven           bool // it was committed, and that was acted on
 }
 
 // writeKind is the purpose of a lease write.

@@ -38,7 +38,7 @@ func (t *Term) rideOut(req *http.Request, next http.RoundTripper) (*http.Respons
 		}
 		if t.clock.Read().spent(t.opened) >= rideOutTime {
 			t.refused.Do(func() {
-				klog.FromContext(t.ctx).Error(nil, "The fencing policy refuses the leader: either the API server does not follow the Lease (was the policy deleted and created again? restart the API server, or delete the policy's binding), or another Pod holds it", "epoch", t.Epoch())
+				klog.FromContext(t.ctx).Error(nil, "The fencing policy refuses the leader: either the API server does not follow the Lease (was the policy deleted and created again? restart the API server, or delete the policy's binding), or another Pod holds it")
 			})
 			return resp, err
 		}

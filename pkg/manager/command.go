@@ -6,13 +6,11 @@ package manager
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
-	"strconv"
 	"strings"
 	"syscall"
 
@@ -21,7 +19,6 @@ import (
 	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/component-base/cli/globalflag"
 	"k8s.io/component-base/logs"
-	logsapi "k8s.io/component-base/logs/api/v1"
 	_ "k8s.io/component-base/logs/json/register" // --logging-format=json
 	"k8s.io/component-base/term"
 	"k8s.io/klog/v2"
@@ -52,9 +49,7 @@ func Main(name string, registry *controllers.Registry) int {
 		code = 2
 		printMistakes(err)
 	case errors.As(err, &running):
-		// The process ran and has logged so far; its end belongs into the log too.
-		klog.ErrorS(running.error, "Manager ended")
-		klog.Flush()
+		klog.Flush() // the log has it
 	default:
 		printMistakes(err)
 	}
@@ -68,7 +63,7 @@ func printMistakes(err error) {
 	}
 }
 
-// runError is an error of a manager that had started.
+// runError is an error of a manager that had started: its log ends with it.
 type runError struct{ error }
 
 func (e *runError) Unwrap() error { return e.error }
@@ -107,15 +102,19 @@ Subcommands:
 			if err != nil {
 				return err
 			}
-			if err := applyLogging(config); err != nil {
+			logging, err := applyLogging(config)
+			if err != nil {
 				return err
 			}
-			quietTracing()
-			ctx, abort := stopOnSignal(cmd.Context())
-			config.Abort, config.ApplyLogging = abort, applyVerbosity
+			adoptTracing()
+			logger := klog.LoggerWithName(klog.Background(), config.Name)
+			ctx, abort := stopOnSignal(cmd.Context(), logger)
+			config.Abort, config.ApplyLogging = abort, logging.apply
 			if err := Run(ctx, config); err != nil {
+				logger.Error(err, "Manager ended")
 				return &runError{err}
 			}
+			logger.Info("Manager ended")
 			return nil
 		},
 	}
@@ -151,19 +150,9 @@ Subcommands:
 	return root
 }
 
-// applyVerbosity changes how much the process logs.
-func applyVerbosity(config *logsapi.LoggingConfiguration) error {
-	if _, err := logs.GlogSetter(strconv.FormatUint(uint64(config.Verbosity), 10)); err != nil {
-		return err
-	}
-	klogFlags := flag.NewFlagSet("klog", flag.ContinueOnError)
-	klog.InitFlags(klogFlags)
-	return klogFlags.Set("vmodule", logsapi.VModuleConfigurationPflag(&config.VModule).String())
-}
-
 // stopOnSignal returns a context that ends at the first SIGTERM or SIGINT, and a
 // channel that is closed at the second.
-func stopOnSignal(ctx context.Context) (context.Context, <-chan struct{}) {
+func stopOnSignal(ctx context.Context, logger klog.Logger) (context.Context, <-chan struct{}) {
 	if ctx == nil {
 		ctx = context.Background()
 	}
@@ -172,9 +161,9 @@ func stopOnSignal(ctx context.Context) (context.Context, <-chan struct{}) {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
 	go func() {
-		klog.InfoS("Stopping: controllers drain, then the lease is released; a second signal stops at once", "signal", <-signals)
+		logger.Info("Stopping: controllers drain, then the lease is released; a second signal stops at once", "signal", <-signals)
 		stop(errors.New("asked to stop by a signal"))
-		klog.InfoS("Stopping at once: the lease is not released", "signal", <-signals)
+		logger.Info("Stopping at once: the lease is not released", "signal", <-signals)
 		close(abort)
 	}()
 	return ctx, abort

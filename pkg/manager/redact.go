@@ -8,55 +8,68 @@ import (
 	"slices"
 
 	"github.com/go-logr/logr"
-	"k8s.io/apimachinery/pkg/api/resource"
-	logsapi "k8s.io/component-base/logs/api/v1"
-	"k8s.io/klog/v2"
-	"k8s.io/klog/v2/textlogger"
-
-	"github.com/incumbent-io/incumbent/pkg/options"
 )
 
 // withoutBodies wraps a logger so that the bodies of requests and answers, which
 // client-go logs from -v=8 on, do not reach the log: they hold Secrets, and the tokens
-// that callers of this process are reviewed by. Their sizes are logged.
-func withoutBodies(logger logr.Logger) logr.Logger {
+// that callers of this process are reviewed by. Their sizes are logged. What modules
+// enables is logged, too, however verbose the logger itself is.
+func withoutBodies(logger, modules logr.Logger) logr.Logger {
 	sink := logger.GetSink()
 	if sink == nil {
 		return logger
 	}
-	if deep, ok := sink.(logr.CallDepthLogSink); ok {
-		sink = deep.WithCallDepth(1) // this one stands between
-	}
-	return logger.WithSink(bodiless{sink})
+	return logger.WithSink(bodiless{deeper(sink, 1), deeper(modules.GetSink(), 1)}) // which stands between
 }
 
-// bodiless is the sink of withoutBodies.
-type bodiless struct{ logr.LogSink }
+// bodiless is the sink of withoutBodies. Each method that looks at its callers is
+// written out: one that is promoted from the field leaves no frame on the stack.
+type bodiless struct {
+	logr.LogSink
+	modules logr.LogSink // only asked what it enables
+}
 
 var _ logr.CallDepthLogSink = bodiless{}
 
+// deeper is sink with so many more frames between it and the caller.
+func deeper(sink logr.LogSink, frames int) logr.LogSink {
+	if deep, ok := sink.(logr.CallDepthLogSink); ok {
+		return deep.WithCallDepth(frames)
+	}
+	return sink
+}
+
 // Init implements logr.LogSink. The sink behind was initialised with its own logger.
 func (b bodiless) Init(logr.RuntimeInfo) {}
+
+// Enabled implements logr.LogSink.
+func (b bodiless) Enabled(level int) bool {
+	return b.LogSink.Enabled(level) || b.modules.Enabled(level)
+}
 
 // Info implements logr.LogSink.
 func (b bodiless) Info(level int, message string, keysAndValues ...any) {
 	b.LogSink.Info(level, message, bodyless(message, keysAndValues)...)
 }
 
+// Error implements logr.LogSink.
+func (b bodiless) Error(err error, message string, keysAndValues ...any) {
+	b.LogSink.Error(err, message, keysAndValues...)
+}
+
 // WithValues implements logr.LogSink.
 func (b bodiless) WithValues(keysAndValues ...any) logr.LogSink {
-	return bodiless{b.LogSink.WithValues(keysAndValues...)}
+	return bodiless{b.LogSink.WithValues(keysAndValues...), b.modules}
 }
 
 // WithName implements logr.LogSink.
-func (b bodiless) WithName(name string) logr.LogSink { return bodiless{b.LogSink.WithName(name)} }
+func (b bodiless) WithName(name string) logr.LogSink {
+	return bodiless{b.LogSink.WithName(name), b.modules}
+}
 
 // WithCallDepth implements logr.CallDepthLogSink.
 func (b bodiless) WithCallDepth(depth int) logr.LogSink {
-	if deep, ok := b.LogSink.(logr.CallDepthLogSink); ok {
-		return bodiless{deep.WithCallDepth(depth)}
-	}
-	return b
+	return bodiless{deeper(b.LogSink, depth), deeper(b.modules, depth)}
 }
 
 // bodyFilter does the same for loggers without a context.
@@ -85,26 +98,4 @@ func bodyless(message string, keysAndValues []any) []any {
 		}
 	}
 	return clean
-}
-
-// applyLogging configures the logs of the whole process. It comes before anything else
-// logs at the same time, and once.
-func applyLogging(config *options.Config) error {
-	// The hook that flushes a buffer would be lost with the wrapping.
-	config.Logging.Options.Text.InfoBufferSize = resource.QuantityValue{}
-	config.Logging.Options.JSON.InfoBufferSize = resource.QuantityValue{}
-	if err := logsapi.ValidateAndApply(config.Logging, config.Features); err != nil {
-		return err
-	}
-	klog.SetLogFilter(bodyFilter{})
-	if !config.Features.Enabled(logsapi.ContextualLogging) {
-		return nil // all goes through klog and its filter
-	}
-	logger := klog.Background()
-	settings := []klog.LoggerOption{klog.ContextualLogger(true)}
-	if writer, ok := logger.GetSink().(textlogger.KlogBufferWriter); ok {
-		settings = append(settings, klog.WriteKlogBuffer(writer.WriteKlogBuffer))
-	}
-	klog.SetLoggerWithOptions(withoutBodies(logger), settings...)
-	return nil
 }

@@ -90,8 +90,16 @@ func (f *configFile) take(ctx context.Context, file *options.File) error {
 			logger.Error(err, "The verbosity of the log cannot be changed")
 		}
 	}
-	logger.Info("Configuration file taken over", "enabled", strings.Join(changes.Enabled, ","),
-		"disabled", strings.Join(changes.Disabled, ","), "reconfigured", strings.Join(changes.Reconfigured, ","))
+	var values []any
+	for _, change := range []struct {
+		kind  string
+		names []string
+	}{{"enabled", changes.Enabled}, {"disabled", changes.Disabled}, {"reconfigured", changes.Reconfigured}} {
+		if len(change.names) > 0 {
+			values = append(values, change.kind, strings.Join(change.names, ","))
+		}
+	}
+	logger.Info("Configuration file taken over", values...)
 	if len(changes.NeedsRestart) > 0 {
 		logger.Info("Some of the configuration takes effect at a restart only", "fields", strings.Join(changes.NeedsRestart, "; "))
 	}

@@ -209,6 +209,7 @@ func (h *host) newUnledRun(name string, refused func()) (runner.RunParts, error)
 
 func (h *host) newRun(name string, refused func(), config clients.SetConfig) (runner.RunParts, error) {
 	config.REST, config.UserAgent, config.OnRefused = h.config.REST, h.config.REST.UserAgent+" "+name, refused
+	config.Wrap = h.traced(config.Wrap)
 	set, err := clients.NewSet(config)
 	if err != nil {
 		return runner.RunParts{}, fmt.Errorf("clients of controller %q: %w", name, err)
@@ -312,9 +313,14 @@ func (h *host) startGroups(ctx context.Context) <-chan error {
 // What it returns is closed when nothing of them is left.
 func (h *host) startRunners(ctx context.Context) <-chan struct{} {
 	var runners sync.WaitGroup
-	for _, r := range h.runners() {
-		runners.Go(func() { r.Live(ctx) })
+	for _, g := range h.groups {
+		grouped := ctx
+		if h.config.Election.Enabled {
+			grouped = klog.NewContext(ctx, klog.LoggerWithValues(klog.FromContext(ctx), "lease", klog.KRef(g.LeaseNamespace, g.LeaseName)))
+		}
+		runners.Go(func() { g.runner.Live(grouped) })
 	}
+	runners.Go(func() { h.every.Live(ctx) })
 	runners.Go(func() { h.every.Run(ctx) })
 	stopped := make(chan struct{})
 	go func() {

@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/sdk/resource"
+	"k8s.io/client-go/transport"
 	"k8s.io/component-base/tracing"
 	"k8s.io/klog/v2"
 
@@ -36,6 +37,16 @@ func newTracer(ctx context.Context, config *options.Config) (tracing.TracerProvi
 	return tracer, nil
 }
 
+// traced adds a span for each request, whose parent is that of the reconcile it belongs
+// to. It goes around the fence, which has its own connections for writes, so it sees what
+// the fence refuses, too.
+func (h *host) traced(fence transport.WrapperFunc) transport.WrapperFunc {
+	if h.config.Tracing == nil {
+		return fence
+	}
+	return transport.Wrappers(fence, tracing.WrapperFor(h.tracer))
+}
+
 // stopTracing sends what spans there are.
 func (h *host) stopTracing(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastSpans)
@@ -45,9 +56,11 @@ func (h *host) stopTracing(ctx context.Context) {
 	}
 }
 
-// quietTracing has the trouble of sending spans, which is one error every few seconds
-// while a collector is away, logged once a minute. It concerns the whole process.
-func quietTracing() {
+// adoptTracing has the libraries of tracing log as all others do. The trouble of sending
+// spans, which is one error every few seconds while a collector is away, is logged once
+// a minute. It concerns the whole process.
+func adoptTracing() {
+	otel.SetLogger(klog.Background())
 	var mu sync.Mutex
 	var said time.Time
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {

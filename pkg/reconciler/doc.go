@@ -5,19 +5,24 @@
 // controllers: informers put keys into it, workers take them out and reconcile. It is
 // optional; a Reconciler is a controllers.Controller by its methods alone.
 //
-//	r, err := reconciler.New(Config)  in Init: adds event handlers
-//	r.Run(ctx)                        workers; returns when all have returned
+//	r, err := reconciler.New(Config)  in Init; starts nothing
+//	r.Run(ctx)                        event handlers and workers; returns when all have gone
 //
 // Guarantees:
 //   - A key is never reconciled by two workers at a time, and one that is added while
 //     it is being reconciled is reconciled once more afterwards.
 //   - A failed reconcile, an error or a panic, is tried again with exponential backoff
-//     of its key alone. An error marked Terminal is not.
-//   - Changes overtake what the initial list and resyncs bring.
-//   - When ctx ends, no further key is taken, the reconciles that run get an ended
-//     context and are waited for, and the handlers are removed.
-//   - CheckHealth fails while a worker is busy with one key for longer than StuckAfter
-//     and no other reconcile has ended in that time.
+//     of its key alone. An error marked Terminal is not, until the key is added again.
+//   - The queue holds a key once, however often it is added: it is as long as there are
+//     keys, and its memory goes when it is empty.
+//   - Changes overtake what the initial list and resyncs bring; of those, one of eleven
+//     keys is taken even so, so that a flood of changes does not stop them.
+//   - When ctx ends, no further key is taken and the handlers are removed. The reconciles
+//     that run are waited for; their context ends after Grace, or at once if the lease is
+//     lost, which is told by the method NotLeader of the cause of ctx.
+//   - Every reconcile is told to Metrics and Tracer, by how it ended.
+//   - CheckHealth fails while a worker is busy with one key for longer than StuckAfter.
 //
-// Not guaranteed: that a reconcile which ignores its context ends.
+// Not guaranteed: that a reconcile which ignores its context ends. A panic in a function
+// of a watch, or in a goroutine that a reconcile has started, is not caught here.
 package reconciler

@@ -9,23 +9,28 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
-	"go.opentelemetry.io/otel/trace/noop"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 )
 
-// DefaultStuckAfter is how long a worker may be busy with one key.
-const DefaultStuckAfter = 5 * time.Minute
+// Defaults of Config.
+const (
+	DefaultStuckAfter = 5 * time.Minute
+	DefaultGrace      = 5 * time.Second
+)
 
 // Result says what is to follow a reconcile that did not fail.
 type Result struct {
-	// RequeueAfter has the key reconciled again after that time; 0 does not.
+	// RequeueAfter has the key reconciled again after that time, or before if it is
+	// added before; 0 or less does not. With an error it is ignored.
 	RequeueAfter time.Duration
 }
 
@@ -34,17 +39,22 @@ type Result struct {
 type Config[K comparable] struct {
 	// Name names the queue in metrics; it should be the controller's.
 	Name string
-	// Reconcile brings what the key stands for into its desired state. ctx ends when
-	// the controller is told to stop, and after Timeout.
+	// Reconcile brings what the key stands for into its desired state. It is called
+	// for a key that has gone, too. The logger in ctx has the key. ctx ends after
+	// Timeout, and after Grace once the controller is told to stop.
 	Reconcile func(ctx context.Context, key K) (Result, error)
 	// Watches say where keys come from.
 	Watches []Watch[K]
 	// Workers is how many keys are reconciled at the same time. Default: 1.
 	Workers int
-	// Timeout bounds one reconcile. Default: none.
+	// Timeout bounds one reconcile, by the system's clock. Default: none.
 	Timeout time.Duration
-	// StuckAfter is when a busy worker makes CheckHealth fail. Default:
-	// DefaultStuckAfter.
+	// Grace is how long the reconciles that run may go on when the controller is told
+	// to stop, before their context ends. When the lease is lost it ends at once.
+	// Keep it below the manager's --drain-timeout. Default: DefaultGrace.
+	Grace time.Duration
+	// StuckAfter is how long a worker may be busy with one key before CheckHealth
+	// fails. Default: DefaultStuckAfter, or twice the Timeout if that is longer.
 	StuckAfter time.Duration
 	// RateLimiter says how long to wait after a failure. Default: 5 ms, doubled with
 	// each further failure of the key up to 1,000 s.
@@ -54,7 +64,7 @@ type Config[K comparable] struct {
 	Metrics workqueue.MetricsProvider
 	// Tracer makes a span for each reconcile. Default: none.
 	Tracer trace.TracerProvider
-	// Clock times the queue and CheckHealth. Default: the system's.
+	// Clock times the queue, Grace and CheckHealth. Default: the system's.
 	Clock clock.WithTicker
 }
 
@@ -84,110 +94,190 @@ type Observer interface {
 // Reconciler is a control loop. Its methods are safe for concurrent use; Run may be
 // called once.
 type Reconciler[K comparable] struct {
-	config Config[K]
-	queue  workqueue.TypedRateLimitingInterface[K]
-	order  *priority[K]
-	tracer trace.Tracer
-	watch  Observer       // nil: nobody is told
-	remove []func() error // of the handlers
+	config  Config[K]
+	order   *priority[K]
+	tracer  trace.Tracer // nil: no spans
+	watch   Observer     // nil: nobody is told
+	workers []worker[K]
 
-	mu   sync.Mutex
-	busy map[K]time.Time // since when
-	done time.Time       // when a reconcile last ended
+	ran   atomic.Bool
+	fault chan error // what ends the run early; has room for one
+	// Invariant: made by Run, before anything can add to it.
+	queue workqueue.TypedRateLimitingInterface[K]
 }
 
-// New checks the configuration and adds the event handlers of its watches. The error
-// joins every mistake.
+// New checks the configuration; the error joins every mistake. It starts nothing, so
+// that a Reconciler that is never run leaves nothing behind.
 func New[K comparable](config Config[K]) (*Reconciler[K], error) {
-	var errs []error
-	if config.Name == "" {
-		errs = append(errs, errors.New("reconciler: Config.Name is required"))
-	}
-	if config.Reconcile == nil {
-		errs = append(errs, errors.New("reconciler: Config.Reconcile is required"))
-	}
-	if len(config.Watches) == 0 {
-		errs = append(errs, errors.New("reconciler: Config.Watches is empty, so nothing would ever be reconciled"))
-	}
-	if config.Workers < 0 || config.Timeout < 0 || config.StuckAfter < 0 {
-		errs = append(errs, fmt.Errorf("reconciler: Workers %d, Timeout %v and StuckAfter %v must not be negative", config.Workers, config.Timeout, config.StuckAfter))
-	}
-	if err := errors.Join(errs...); err != nil {
+	if err := config.validate(); err != nil {
 		return nil, err
 	}
-	config.Workers = max(config.Workers, 1)
-	if config.StuckAfter == 0 {
-		config.StuckAfter = DefaultStuckAfter
-	}
-	if config.Tracer == nil {
-		config.Tracer = noop.NewTracerProvider()
-	}
-	if config.Clock == nil {
-		config.Clock = clock.RealClock{}
-	}
-	if config.RateLimiter == nil {
-		config.RateLimiter = workqueue.NewTypedItemExponentialFailureRateLimiter[K](5*time.Millisecond, 1000*time.Second)
-	}
-	r := &Reconciler[K]{config: config, order: newPriority[K](), busy: map[K]time.Time{}, tracer: config.Tracer.Tracer(tracerName)}
+	config.complete()
+	r := &Reconciler[K]{config: config, order: newPriority[K](), workers: make([]worker[K], config.Workers), fault: make(chan error, 1)}
 	r.watch, _ = config.Metrics.(Observer)
-	inner := workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[K]{Name: config.Name, MetricsProvider: config.Metrics, Clock: config.Clock, Queue: r.order})
-	delaying := workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[K]{Name: config.Name, MetricsProvider: config.Metrics, Clock: config.Clock, Queue: inner})
-	r.queue = workqueue.NewTypedRateLimitingQueueWithConfig(config.RateLimiter, workqueue.TypedRateLimitingQueueConfig[K]{DelayingQueue: delaying})
-	for _, watch := range config.Watches {
-		remove, err := watch.attach(r)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("reconciler %s: %w", config.Name, err))
-			continue
-		}
-		r.remove = append(r.remove, remove)
-	}
-	if err := errors.Join(errs...); err != nil {
-		r.queue.ShutDown()
-		return nil, errors.Join(err, r.detach())
+	if config.Tracer != nil {
+		r.tracer = config.Tracer.Tracer(tracerName)
 	}
 	return r, nil
 }
 
-// add puts a key into the queue; one that can wait behind all that cannot.
+func (c *Config[K]) validate() error {
+	var errs []error
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf("reconciler: "+format, args...)) }
+	if c.Name == "" {
+		wrong("Config.Name is required")
+	}
+	if c.Reconcile == nil {
+		wrong("Config.Reconcile is required")
+	}
+	if len(c.Watches) == 0 {
+		wrong("Config.Watches is empty, so nothing would ever be reconciled")
+	}
+	for i, watch := range c.Watches {
+		if watch.attach == nil {
+			wrong("Config.Watches[%d] is empty; make it with Self, Owner, Each or Channel, of an informer or a channel that is not nil", i)
+		}
+	}
+	if c.Workers < 0 {
+		wrong("Config.Workers is %d; want a number from 1, or 0 for 1", c.Workers)
+	}
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{{"Timeout", c.Timeout}, {"Grace", c.Grace}, {"StuckAfter", c.StuckAfter}} {
+		if d.value < 0 {
+			wrong("Config.%s is %v; it must not be negative", d.name, d.value)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Config[K]) complete() {
+	c.Workers = max(c.Workers, 1)
+	if c.Grace == 0 {
+		c.Grace = DefaultGrace
+	}
+	if c.StuckAfter == 0 {
+		c.StuckAfter = max(DefaultStuckAfter, 2*c.Timeout)
+	}
+	if c.Clock == nil {
+		c.Clock = clock.RealClock{}
+	}
+	if c.RateLimiter == nil {
+		c.RateLimiter = workqueue.NewTypedItemExponentialFailureRateLimiter[K](5*time.Millisecond, 1000*time.Second)
+	}
+}
+
+func (r *Reconciler[K]) newQueue() workqueue.TypedRateLimitingInterface[K] {
+	c := r.config
+	inner := workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[K]{Name: c.Name, MetricsProvider: c.Metrics, Clock: c.Clock, Queue: r.order})
+	delaying := workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[K]{Name: c.Name, MetricsProvider: c.Metrics, Clock: c.Clock, Queue: inner})
+	return workqueue.NewTypedRateLimitingQueueWithConfig(c.RateLimiter, workqueue.TypedRateLimitingQueueConfig[K]{DelayingQueue: delaying})
+}
+
+// add puts a key into the queue; one that can wait behind those that cannot.
 func (r *Reconciler[K]) add(key K, canWait bool) {
 	r.order.mark(key, canWait)
 	r.queue.Add(key)
 }
 
-// detach removes the event handlers.
-func (r *Reconciler[K]) detach() error {
-	var errs []error
-	for _, remove := range r.remove {
-		errs = append(errs, remove())
+// fail ends the run with an error.
+func (r *Reconciler[K]) fail(err error) {
+	select {
+	case r.fault <- fmt.Errorf("reconciler %s: %w", r.config.Name, err):
+	default: // One is enough.
 	}
-	return errors.Join(errs...)
 }
 
-// Run reconciles until ctx ends, and returns when every worker has returned.
+// Run adds the event handlers and reconciles until ctx ends. It returns when every
+// worker has returned, with the handlers removed. It fails if a handler cannot be added,
+// or an informer has objects of another type than its watch says.
 func (r *Reconciler[K]) Run(ctx context.Context) error {
+	if r.ran.Swap(true) {
+		return fmt.Errorf("reconciler %s: Run was called before; one Reconciler serves one run, make another", r.config.Name)
+	}
+	r.queue = r.newQueue()
+	defer r.queue.ShutDown()
+	detach, err := r.attach()
+	if err != nil {
+		return errors.Join(err, detach())
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	work, cut := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cut(nil)
 	var all sync.WaitGroup
 	for _, watch := range r.config.Watches {
 		if watch.pump != nil {
 			all.Go(func() { watch.pump(ctx, r) })
 		}
 	}
-	for range r.config.Workers {
-		all.Go(func() { r.work(ctx) })
+	for i := range r.workers {
+		all.Go(func() { r.work(ctx, work, &r.workers[i]) })
 	}
-	<-ctx.Done()
+	select {
+	case <-ctx.Done():
+	case err = <-r.fault:
+		stop(err)
+	}
 	r.queue.ShutDown()
-	all.Wait()
-	return r.detach()
+	// Before the wait: what is added to the queue from now on would be kept by no one.
+	err = errors.Join(err, detach())
+	r.drain(ctx, cut, &all)
+	return err
 }
 
-func (r *Reconciler[K]) work(ctx context.Context) {
+// attach adds the event handlers of all watches. detach removes those that were added,
+// and is never nil.
+func (r *Reconciler[K]) attach() (detach func() error, err error) {
+	var removes []func() error
+	detach = func() error {
+		var errs []error
+		for _, remove := range removes {
+			errs = append(errs, remove())
+		}
+		return errors.Join(errs...)
+	}
+	for _, watch := range r.config.Watches {
+		remove, err := watch.attach(r)
+		if err != nil {
+			return detach, fmt.Errorf("reconciler %s: %w", r.config.Name, err)
+		}
+		removes = append(removes, remove)
+	}
+	return detach, nil
+}
+
+// drain waits for the workers, and ends the context of their reconciles in time.
+func (r *Reconciler[K]) drain(ctx context.Context, cut context.CancelCauseFunc, all *sync.WaitGroup) {
+	over := make(chan struct{})
+	go func() {
+		all.Wait()
+		close(over)
+	}()
+	if !isNotLeader(context.Cause(ctx)) { // Another may lead already.
+		grace := r.config.Clock.NewTimer(r.config.Grace)
+		defer grace.Stop()
+		select {
+		case <-over:
+			return
+		case <-grace.C():
+		}
+	}
+	cut(context.Cause(ctx))
+	<-over
+}
+
+// work takes keys until the queue is shut down. What it still holds then is left to the
+// next run.
+func (r *Reconciler[K]) work(ctx, work context.Context, w *worker[K]) {
 	for {
 		key, shutdown := r.queue.Get()
 		if shutdown {
 			return
 		}
 		if ctx.Err() == nil {
-			r.process(ctx, key)
+			r.process(work, w, key)
 		}
 		r.queue.Done(key)
 	}
@@ -197,52 +287,59 @@ func (r *Reconciler[K]) work(ctx context.Context) {
 const tracerName = "github.com/incumbent-io/incumbent/pkg/reconciler"
 
 // process reconciles one key, and tells of it.
-func (r *Reconciler[K]) process(ctx context.Context, key K) {
+func (r *Reconciler[K]) process(ctx context.Context, w *worker[K], key K) {
 	began := r.config.Clock.Now()
-	inside, span := r.tracer.Start(ctx, "reconcile", trace.WithNewRoot(), trace.WithAttributes(attribute.String("controller", r.config.Name)))
-	if span.IsRecording() {
-		span.SetAttributes(attribute.String("key", fmt.Sprint(key)))
-	}
-	r.begin(key)
+	w.begin(key, began)
+	defer w.end()
+	logger := klog.FromContext(ctx).WithValues("key", key)
+	inside, span := r.trace(klog.NewContext(ctx, logger), key)
 	result, err := r.reconcile(inside, key)
-	r.end(key)
-	outcome := r.settle(ctx, key, result, err)
-	span.SetAttributes(attribute.String("result", string(outcome)))
-	if err != nil {
-		span.SetStatus(codes.Error, err.Error())
-	}
-	span.End()
+	outcome := r.settle(ctx, logger, key, result, err)
+	span.done(outcome, err)
 	if r.watch != nil {
 		r.watch.Reconciled(r.config.Name, outcome, r.config.Clock.Since(began))
 	}
 }
 
 // settle decides what follows a reconcile.
-func (r *Reconciler[K]) settle(ctx context.Context, key K, result Result, err error) Outcome {
-	var panicked *panicError
-	var terminal *terminalError
-	switch {
-	case err == nil && result.RequeueAfter > 0:
+func (r *Reconciler[K]) settle(ctx context.Context, logger klog.Logger, key K, result Result, err error) Outcome {
+	if err == nil {
 		r.queue.Forget(key)
+		if result.RequeueAfter <= 0 {
+			return Succeeded
+		}
 		r.queue.AddAfter(key, result.RequeueAfter)
 		return Requeued
-	case err == nil:
-		r.queue.Forget(key)
-		return Succeeded
-	case ctx.Err() != nil, isNotLeader(err):
-		r.queue.Forget(key) // this run is over; the next one reconciles all
-		return Cancelled
-	case errors.As(err, &terminal):
-		r.queue.Forget(key)
-		klog.FromContext(ctx).Error(terminal.error, "Reconcile failed for good", "key", key)
-		return Hopeless
-	case errors.As(err, &panicked):
-		klog.FromContext(ctx).Error(err, "Reconcile panicked, will retry", "key", key, "stack", panicked.stack)
-		r.queue.AddRateLimited(key)
-		return Panicked
 	}
-	klog.FromContext(ctx).Error(err, "Reconcile failed, will retry", "key", key)
-	r.queue.AddRateLimited(key)
+	outcome := r.explain(ctx, logger, key, err)
+	if outcome == Hopeless {
+		r.queue.Forget(key)
+	} else {
+		r.queue.AddRateLimited(key) // Does nothing once the run is over.
+	}
+	return outcome
+}
+
+// explain logs an error if somebody should know, and says what it is.
+func (r *Reconciler[K]) explain(ctx context.Context, logger klog.Logger, key K, err error) Outcome {
+	var panicked *panicError
+	var terminal *terminalError
+	switch failures := r.queue.NumRequeues(key); {
+	case errors.As(err, &panicked):
+		logger.Error(err, "Reconcile panicked, will retry", "stack", panicked.stack)
+		return Panicked
+	case isNotLeader(err), ctx.Err() != nil:
+		return Cancelled // this run is over; the next one reconciles all
+	case errors.As(err, &terminal):
+		logger.Error(terminal.error, "Reconcile failed for good")
+		return Hopeless
+	case apierrors.IsConflict(err):
+		logger.V(3).Info("Object has changed meanwhile, will retry", "err", err)
+	case failures == 0:
+		logger.Error(err, "Reconcile failed, will retry at growing intervals")
+	default:
+		logger.V(2).Info("Reconcile still fails", "err", err, "failures", failures+1)
+	}
 	return Failed
 }
 
@@ -260,33 +357,63 @@ func (r *Reconciler[K]) reconcile(ctx context.Context, key K) (result Result, er
 	return r.config.Reconcile(ctx, key)
 }
 
-func (r *Reconciler[K]) begin(key K) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.busy[key] = r.config.Clock.Now()
-}
+// span is that of one reconcile; the zero value is none.
+type span struct{ trace.Span }
 
-func (r *Reconciler[K]) end(key K) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.busy, key)
-	r.done = r.config.Clock.Now()
-}
-
-// CheckHealth fails if a worker is stuck: busy with one key for longer than StuckAfter
-// while no other reconcile has ended. The error names the keys.
-func (r *Reconciler[K]) CheckHealth(context.Context) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := r.config.Clock.Now()
-	if now.Sub(r.done) <= r.config.StuckAfter {
-		return nil
+func (r *Reconciler[K]) trace(ctx context.Context, key K) (context.Context, span) {
+	if r.tracer == nil {
+		return ctx, span{}
 	}
+	ctx, s := r.tracer.Start(ctx, "reconcile", trace.WithNewRoot(), trace.WithAttributes(attribute.String("controller", r.config.Name)))
+	if s.IsRecording() {
+		s.SetAttributes(attribute.String("key", fmt.Sprint(key)))
+	}
+	return ctx, span{s}
+}
+
+func (s span) done(outcome Outcome, err error) {
+	if s.Span == nil {
+		return
+	}
+	s.SetAttributes(attribute.String("result", string(outcome)))
+	if err != nil {
+		s.SetStatus(codes.Error, err.Error())
+	}
+	s.End()
+}
+
+// worker is what CheckHealth knows of a worker.
+type worker[K comparable] struct {
+	mu    sync.Mutex
+	busy  bool
+	key   K
+	since time.Time
+}
+
+func (w *worker[K]) begin(key K, now time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.busy, w.key, w.since = true, key, now
+}
+
+func (w *worker[K]) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.busy = false
+}
+
+// CheckHealth fails if a worker has been busy with one key for longer than StuckAfter.
+// The error names the keys.
+func (r *Reconciler[K]) CheckHealth(context.Context) error {
+	now := r.config.Clock.Now()
 	var errs []error
-	for key, since := range r.busy {
-		if busy := now.Sub(since); busy > r.config.StuckAfter {
-			errs = append(errs, fmt.Errorf("a worker has been busy with %v for %v, and nothing else was completed", key, busy.Round(time.Second)))
+	for i := range r.workers {
+		w := &r.workers[i]
+		w.mu.Lock()
+		if busy := now.Sub(w.since); w.busy && busy > r.config.StuckAfter {
+			errs = append(errs, fmt.Errorf("a worker of %d has been busy with %v for %v", len(r.workers), w.key, busy.Round(time.Second)))
 		}
+		w.mu.Unlock()
 	}
 	return errors.Join(errs...)
 }

@@ -20,11 +20,15 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/ktesting"
 
 	"github.com/incumbent-io/incumbent/pkg/reconciler"
 )
@@ -100,7 +104,7 @@ func TestOutcomesOfAReconcile(t *testing.T) {
 		}, []string{"0 a"}},
 		"not leader": {func(context.Context) (reconciler.Result, error) {
 			return reconciler.Result{}, fmt.Errorf("put: %w", notLeader{fail})
-		}, []string{"0 a"}},
+		}, []string{"0 a", "0.005 a"}}, // no harm if the run is over, and nothing lost if it is not
 		"timeout": {func(ctx context.Context) (reconciler.Result, error) {
 			<-ctx.Done()
 			return reconciler.Result{}, ctx.Err()
@@ -138,21 +142,66 @@ func TestOneKeyIsReconciledByOneWorkerAtATime(t *testing.T) {
 }
 
 func TestDrainFinishesWhatRunsAndTakesNothingNew(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := start(t, reconciler.Config[string]{}, func(ctx context.Context, _ string, _ int) (reconciler.Result, error) {
-			<-ctx.Done()
-			time.Sleep(2 * time.Second) // bubble time: what the work takes to stop
-			return reconciler.Result{}, ctx.Err()
+	for name, tc := range map[string]struct {
+		cause     error
+		takes     time.Duration // of a reconcile that goes by its context alone
+		want      time.Duration // until Run returns
+		cancelled bool
+	}{
+		"planned, done within the grace":       {nil, 2 * time.Second, 2 * time.Second, false},
+		"planned, not done within the grace":   {nil, time.Hour, 5 * time.Second, true},
+		"the lease is lost":                    {fmt.Errorf("lost: %w", notLeader{errors.New("late")}), time.Hour, 0, true},
+		"the lease is lost, done at that time": {notLeader{errors.New("late")}, 0, 0, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, stop := context.WithCancelCause(t.Context())
+				var log []string
+				keys := make(chan string, 2)
+				keys <- "a"
+				keys <- "b"
+				r, err := reconciler.New(reconciler.Config[string]{
+					Name: "drain", Watches: []reconciler.Watch[string]{reconciler.Channel(keys)},
+					Reconcile: func(inside context.Context, key string) (reconciler.Result, error) {
+						log = append(log, key)
+						<-ctx.Done()
+						select {
+						case <-inside.Done():
+							if cause := context.Cause(inside); tc.cause != nil && !errors.Is(cause, tc.cause) {
+								t.Errorf("its context ended with %v, want %v", cause, tc.cause)
+							}
+							log = append(log, "cancelled")
+						case <-time.After(tc.takes):
+						}
+						return reconciler.Result{RequeueAfter: time.Second}, inside.Err()
+					},
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				ended := make(chan error, 1)
+				go func() { ended <- r.Run(ctx) }()
+				synctest.Wait()
+				began := time.Now()
+				stop(tc.cause)
+				if err := <-ended; err != nil {
+					t.Errorf("Run: %v", err)
+				}
+				if took := time.Since(began); took != tc.want {
+					t.Errorf("it stopped after %v, want %v", took, tc.want)
+				}
+				if want := tc.want > 0 || tc.takes > 0; want { // otherwise either may win
+					expected := []string{"a"}
+					if tc.cancelled {
+						expected = append(expected, "cancelled")
+					}
+					if diff := cmp.Diff(expected, log); diff != "" {
+						t.Errorf("(-want +got):\n%s", diff)
+					}
+				}
+			})
 		})
-		l.keys <- "a"
-		l.keys <- "b"
-		time.Sleep(time.Second)
-		began := time.Now()
-		l.end("0 a")
-		if took := time.Since(began); took != 2*time.Second {
-			t.Errorf("it stopped after %v, want the 2s that the reconcile took", took)
-		}
-	})
+	}
 }
 
 func TestStuckWorkerIsReported(t *testing.T) {
@@ -164,45 +213,77 @@ func TestStuckWorkerIsReported(t *testing.T) {
 			}
 			return reconciler.Result{}, nil
 		})
-		l.keys <- "stuck"
 		expect := func(when string, stuck bool) {
 			t.Helper()
-			if err := l.CheckHealth(t.Context()); (err != nil) != stuck || stuck && !strings.Contains(err.Error(), "busy with stuck for") {
+			if err := l.CheckHealth(t.Context()); (err != nil) != stuck || stuck && !strings.Contains(err.Error(), "a worker of 2 has been busy with stuck for 1m10s") {
 				t.Errorf("%s: got %v, want stuck %v", when, err, stuck)
 			}
 		}
-		time.Sleep(50 * time.Second)
+		expect("before anything", false)
+		l.keys <- "stuck"
+		time.Sleep(time.Minute)
 		expect("before its time", false)
 		l.keys <- "fine"
-		time.Sleep(50 * time.Second)
-		expect("while others are completed", false)
-		time.Sleep(time.Minute)
-		expect("when nothing was completed for a minute", true)
+		time.Sleep(10 * time.Second)
+		expect("while another worker goes on", true)
 		close(release)
 		synctest.Wait()
 		expect("once it is done", false)
-		l.end("0 stuck", "50 fine")
+		l.end("0 stuck", "60 fine")
 	})
 }
 
 func TestNewReportsEveryMistake(t *testing.T) {
-	_, err := reconciler.New(reconciler.Config[string]{Workers: -1})
-	for _, want := range []string{"Config.Name is required", "Config.Reconcile is required", "Config.Watches is empty", "Workers -1"} {
-		if err == nil || !strings.Contains(err.Error(), want) {
+	var informer cache.SharedIndexInformer
+	_, err := reconciler.New(reconciler.Config[cache.ObjectName]{Workers: -1, Timeout: -1, Watches: []reconciler.Watch[cache.ObjectName]{
+		reconciler.Self[*corev1.Pod](informer), reconciler.Self[*corev1.Pod](&objects{}), {},
+	}})
+	_, none := reconciler.New(reconciler.Config[string]{})
+	for _, want := range []string{"Config.Name is required", "Config.Reconcile is required", "Config.Watches is empty", "Workers is -1", "Timeout is -1ns", "Watches[0] is empty", "Watches[2] is empty"} {
+		if err := errors.Join(err, none); !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want it to contain %q", err, want)
 		}
+	}
+	if strings.Contains(err.Error(), "Watches[1]") {
+		t.Errorf("got %v, want nothing of the watch that is right", err)
+	}
+}
+
+func TestRunServesOnce(t *testing.T) {
+	r, err := reconciler.New(reconciler.Config[cache.ObjectName]{
+		Name: "once", Watches: []reconciler.Watch[cache.ObjectName]{reconciler.Self[*corev1.Pod](&objects{})},
+		Reconcile: func(context.Context, cache.ObjectName) (reconciler.Result, error) { return reconciler.Result{}, nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if err := r.Run(ctx); err != nil {
+		t.Errorf("the first time: %v", err)
+	}
+	if err := r.Run(ctx); err == nil || !strings.Contains(err.Error(), "called before") {
+		t.Errorf("the second time: got %v, want an error", err)
 	}
 }
 
 // objects is an informer whose events a test sends by hand.
 type objects struct {
 	cache.SharedIndexInformer
+	initial func(cache.ResourceEventHandler) // events that come before anything is reconciled
+	refuse  error                            // what AddEventHandler returns
 	handler cache.ResourceEventHandler
 	removed bool
 }
 
 func (o *objects) AddEventHandler(handler cache.ResourceEventHandler) (cache.ResourceEventHandlerRegistration, error) {
+	if o.refuse != nil {
+		return nil, o.refuse
+	}
 	o.handler = handler
+	if o.initial != nil {
+		o.initial(handler)
+	}
 	return nil, nil
 }
 
@@ -215,35 +296,46 @@ func configMap(name, version string) *corev1.ConfigMap {
 	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, ResourceVersion: version}}
 }
 
+// reconciled runs a reconciler of these watches until it has nothing to do, and then for
+// as long as then takes. It returns the keys in order.
+func reconciled(t *testing.T, then func(), watches ...reconciler.Watch[cache.ObjectName]) (order []string, err error) {
+	t.Helper()
+	r, err := reconciler.New(reconciler.Config[cache.ObjectName]{
+		Name: "test", Watches: watches,
+		Reconcile: func(_ context.Context, key cache.ObjectName) (reconciler.Result, error) {
+			order = append(order, key.Name)
+			return reconciler.Result{}, nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(ctx) }()
+	synctest.Wait()
+	then()
+	synctest.Wait()
+	stop()
+	return order, <-ended
+}
+
 func TestChangesOvertakeTheInitialListAndResyncs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		source := &objects{}
-		var order []string
-		r, err := reconciler.New(reconciler.Config[cache.ObjectName]{
-			Name: "order", Watches: []reconciler.Watch[cache.ObjectName]{reconciler.Self[*corev1.ConfigMap](source)},
-			Reconcile: func(_ context.Context, key cache.ObjectName) (reconciler.Result, error) {
-				order = append(order, key.Name)
-				return reconciler.Result{}, nil
-			},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, name := range []string{"a", "b", "c", "d"} {
-			source.handler.OnAdd(configMap(name, "1"), true)
-		}
-		source.handler.OnUpdate(configMap("c", "1"), configMap("c", "2")) // a change of one that waits
-		source.handler.OnUpdate(configMap("a", "1"), configMap("a", "1")) // a resync
-		source.handler.OnAdd(configMap("new", "3"), false)
-		source.handler.OnDelete(cache.DeletedFinalStateUnknown{Obj: configMap("gone", "4")})
-		ctx, stop := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- r.Run(ctx) }()
-		synctest.Wait()
-		source.handler.OnAdd(configMap("c", "5"), true) // waits where it has moved away from before
-		synctest.Wait()
-		stop()
-		if err := <-ended; err != nil || !source.removed {
+		source := &objects{initial: func(h cache.ResourceEventHandler) {
+			for _, name := range []string{"a", "b", "c", "d"} {
+				h.OnAdd(configMap(name, "1"), true)
+			}
+			h.OnUpdate(configMap("c", "1"), configMap("c", "2")) // a change of one that waits
+			h.OnAdd(configMap("c", "2"), true)                   // which no longer can
+			h.OnUpdate(configMap("a", "1"), configMap("a", "1")) // a resync
+			h.OnAdd(configMap("new", "3"), false)
+			h.OnDelete(cache.DeletedFinalStateUnknown{Obj: configMap("gone", "4")})
+		}}
+		order, err := reconciled(t, func() {
+			source.handler.OnAdd(configMap("c", "5"), true) // waits where it has moved away from before
+		}, reconciler.Self[*corev1.ConfigMap](source))
+		if err != nil || !source.removed {
 			t.Errorf("Run: %v; the handler was removed: %v", err, source.removed)
 		}
 		if diff := cmp.Diff([]string{"c", "new", "gone", "a", "b", "d", "c"}, order); diff != "" {
@@ -252,45 +344,223 @@ func TestChangesOvertakeTheInitialListAndResyncs(t *testing.T) {
 	})
 }
 
-func TestPredicatesAndOwners(t *testing.T) {
+// TestChangeDuringAReconcileStaysUrgent has a key change while it is reconciled, which
+// the queue tells its order of only afterwards.
+func TestChangeDuringAReconcileStaysUrgent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		own, others := &objects{}, &objects{}
-		var seen []string
+		source := &objects{}
+		var order []string
 		r, err := reconciler.New(reconciler.Config[cache.ObjectName]{
-			Name: "owners",
-			Watches: []reconciler.Watch[cache.ObjectName]{
-				reconciler.Self(own, func(before, after *corev1.ConfigMap) bool { return before.Data["x"] != after.Data["x"] }),
-				reconciler.Owner[*corev1.Pod](others, "ConfigMap"),
-			},
+			Name: "test", Watches: []reconciler.Watch[cache.ObjectName]{reconciler.Self[*corev1.ConfigMap](source)},
 			Reconcile: func(_ context.Context, key cache.ObjectName) (reconciler.Result, error) {
-				seen = append(seen, key.String())
+				if order = append(order, key.Name); len(order) == 1 {
+					source.handler.OnAdd(configMap("waits", "1"), true)
+					source.handler.OnUpdate(configMap("busy", "1"), configMap("busy", "2"))
+					source.handler.OnUpdate(configMap("busy", "2"), configMap("busy", "2"))
+				}
 				return reconciler.Result{}, nil
 			},
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		changed := configMap("wanted", "2")
-		changed.Data = map[string]string{"x": "y"}
-		own.handler.OnUpdate(configMap("unwanted", "1"), configMap("unwanted", "2"))
-		own.handler.OnUpdate(configMap("wanted", "1"), changed)
-		yes := true
-		for _, kind := range []string{"ConfigMap", "Secret"} {
-			others.handler.OnAdd(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "pod",
-				OwnerReferences: []metav1.OwnerReference{{Kind: kind, Name: "owner-" + kind, Controller: &yes}}}}, false)
-		}
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- r.Run(ctx) }()
+		synctest.Wait()
+		source.handler.OnAdd(configMap("busy", "1"), false)
 		synctest.Wait()
 		stop()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		if diff := cmp.Diff([]string{"ns/wanted", "ns/owner-ConfigMap"}, seen); diff != "" {
+		if diff := cmp.Diff([]string{"busy", "busy", "waits"}, order); diff != "" {
+			t.Errorf("order (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// TestAFloodOfChangesDoesNotStopTheInitialList keeps one key changing for ever.
+func TestAFloodOfChangesDoesNotStopTheInitialList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &objects{initial: func(h cache.ResourceEventHandler) {
+			for i := range 5 {
+				h.OnAdd(configMap(fmt.Sprint(i), "1"), true)
+			}
+			h.OnAdd(configMap("hot", "1"), false)
+		}}
+		ctx, stop := context.WithCancel(t.Context())
+		hot, waited := 0, 0
+		r, err := reconciler.New(reconciler.Config[cache.ObjectName]{
+			Name: "test", Watches: []reconciler.Watch[cache.ObjectName]{reconciler.Self[*corev1.ConfigMap](source)},
+			Reconcile: func(_ context.Context, key cache.ObjectName) (reconciler.Result, error) {
+				if key.Name != "hot" {
+					if waited++; waited == 5 {
+						stop()
+					}
+				} else if hot++; hot == 1000 {
+					stop()
+				}
+				source.handler.OnUpdate(configMap("hot", fmt.Sprint(hot)), configMap("hot", fmt.Sprint(hot+1)))
+				return reconciler.Result{}, nil
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Run(ctx); err != nil {
+			t.Error(err)
+		}
+		if waited != 5 || hot < 20 {
+			t.Errorf("%d of 5 were reconciled beside %d changes of another, want all, after the changes", waited, hot)
+		}
+	})
+}
+
+func TestPredicatesAndOwners(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		changed := configMap("wanted", "2")
+		changed.Data = map[string]string{"x": "y"}
+		own := &objects{initial: func(h cache.ResourceEventHandler) {
+			h.OnUpdate(configMap("unwanted", "1"), configMap("unwanted", "2"))
+			h.OnUpdate(configMap("wanted", "1"), changed)
+		}}
+		yes := true
+		pod := func(version, name string) *corev1.Pod {
+			return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "pod", ResourceVersion: name,
+				OwnerReferences: []metav1.OwnerReference{{APIVersion: version, Kind: "Set", Name: name, Controller: &yes}}}}
+		}
+		others := &objects{initial: func(h cache.ResourceEventHandler) {
+			h.OnAdd(pod("example.com/v1", "owner"), false)
+			h.OnAdd(pod("example.com/v2", "of-another-version"), false)
+			h.OnAdd(pod("example.org/v1", "of-another-group"), false)
+			h.OnAdd(pod("v1", "of-no-group"), false)
+			h.OnAdd(&corev1.Pod{}, false)
+			h.OnUpdate(pod("example.com/v1", "before"), pod("example.com/v1", "after"))
+		}}
+		generations := &objects{initial: func(h cache.ResourceEventHandler) {
+			a, b := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "status-only", Generation: 1}}, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "spec", Generation: 2}}
+			h.OnUpdate(a, a)
+			h.OnUpdate(a, b)
+		}}
+		seen, err := reconciled(t, func() {},
+			reconciler.Self(own, func(before, after *corev1.ConfigMap) bool { return before.Data["x"] != after.Data["x"] }),
+			reconciler.Owner[*corev1.Pod](others, schema.GroupKind{Group: "example.com", Kind: "Set"}),
+			reconciler.Self(generations, reconciler.GenerationChanged[*corev1.Pod]),
+		)
+		if err != nil {
+			t.Error(err)
+		}
+		if diff := cmp.Diff([]string{"wanted", "owner", "of-another-version", "before", "after", "spec"}, seen); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 	})
+}
+
+func TestRunFails(t *testing.T) {
+	for name, tc := range map[string]struct {
+		bad  *objects
+		want string
+	}{
+		"when a handler cannot be added": {&objects{refuse: errors.New("the view is released")}, "reconciler test: the view is released"},
+		"when the informer has objects of another type": {&objects{initial: func(h cache.ResourceEventHandler) {
+			h.OnAdd(&corev1.Secret{}, true)
+			h.OnAdd(&corev1.Secret{}, true)
+		}}, "reconciler test: a watch of *v1.ConfigMap got a *v1.Secret"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				good := &objects{}
+				_, err := reconciled(t, func() {}, reconciler.Self[*corev1.ConfigMap](good), reconciler.Self[*corev1.ConfigMap](tc.bad))
+				if err == nil || !strings.Contains(err.Error(), tc.want) {
+					t.Errorf("got %v, want %q", err, tc.want)
+				}
+				if !good.removed {
+					t.Error("the handler of the other watch was not removed")
+				}
+			})
+		})
+	}
+}
+
+// TestPanicWhileDrainingIsAPanic has a reconcile panic once it is told to stop.
+func TestPanicWhileDrainingIsAPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		metrics := &observed{MetricsProvider: silent{}}
+		l := start(t, reconciler.Config[string]{Metrics: metrics}, func(ctx context.Context, _ string, _ int) (reconciler.Result, error) {
+			<-ctx.Done()
+			panic("oh")
+		})
+		l.keys <- "a"
+		synctest.Wait()
+		l.end("0 a")
+		if diff := cmp.Diff([]string{"loop panic"}, metrics.outcomes); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
+// TestFailuresAreLogged compares what is logged of each error.
+func TestFailuresAreLogged(t *testing.T) {
+	conflict := apierrors.NewConflict(schema.GroupResource{Resource: "configmaps"}, "a", errors.New("newer"))
+	for name, tc := range map[string]struct {
+		err  error
+		want []string
+	}{
+		"error":    {errors.New("failed"), []string{`E Reconcile failed, will retry at growing intervals err=failed`, `I Reconcile still fails err=failed failures=2`}},
+		"terminal": {reconciler.Terminal(errors.New("failed")), []string{`E Reconcile failed for good err=failed`}},
+		"conflict": {conflict, []string{`I Object has changed meanwhile, will retry err=` + conflict.Error(), `I Object has changed meanwhile, will retry err=` + conflict.Error()}},
+		"fence":    {notLeader{errors.New("late")}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true), ktesting.Verbosity(5)))
+				keys := make(chan string, 1)
+				keys <- "x"
+				calls := 0
+				r, err := reconciler.New(reconciler.Config[string]{
+					Name: "logs", Watches: []reconciler.Watch[string]{reconciler.Channel(keys)},
+					Reconcile: func(ctx context.Context, _ string) (reconciler.Result, error) {
+						if calls++; calls <= 2 {
+							return reconciler.Result{}, tc.err
+						}
+						klog.FromContext(ctx).Info("Fine")
+						return reconciler.Result{}, nil
+					},
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				ctx, stop := context.WithCancel(klog.NewContext(t.Context(), logger))
+				ended := make(chan error, 1)
+				go func() { ended <- r.Run(ctx) }()
+				time.Sleep(time.Minute)
+				stop()
+				<-ended
+				var got []string
+				for _, entry := range logger.GetSink().(ktesting.Underlier).GetBuffer().Data() {
+					line := string(entry.Type[0]) + " " + entry.Message
+					if entry.Err != nil {
+						line += " err=" + entry.Err.Error()
+					}
+					if fmt.Sprint(entry.WithKVList) != "[key x]" {
+						t.Errorf("%s: got values %v, want the key", line, entry.WithKVList)
+					}
+					for i := 0; i < len(entry.ParameterKVList); i += 2 {
+						line += fmt.Sprintf(" %v=%v", entry.ParameterKVList[i], entry.ParameterKVList[i+1])
+					}
+					got = append(got, line)
+				}
+				want := tc.want
+				if name != "terminal" {
+					want = append(want, "I Fine")
+				}
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("(-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
 }
 
 // TestNoUpdateIsLost has many writers change what keys stand for, and compares what the
@@ -314,7 +584,10 @@ func TestNoUpdateIsLost(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
+	attached := make(chan struct{})
+	source.initial = func(cache.ResourceEventHandler) { close(attached) }
 	go func() { ended <- r.Run(ctx) }()
+	<-attached
 	var writers sync.WaitGroup
 	for range 8 {
 		writers.Go(func() {
@@ -387,7 +660,11 @@ func BenchmarkNoOp(b *testing.B) {
 		b.Run(fmt.Sprintf("workers=%d", workers), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				source := &objects{}
+				source := &objects{initial: func(h cache.ResourceEventHandler) {
+					for _, object := range list {
+						h.OnAdd(object, true)
+					}
+				}}
 				var left sync.WaitGroup
 				left.Add(len(list))
 				r, err := reconciler.New(reconciler.Config[cache.ObjectName]{
@@ -403,9 +680,6 @@ func BenchmarkNoOp(b *testing.B) {
 				ctx, stop := context.WithCancel(context.Background())
 				ended := make(chan error, 1)
 				go func() { ended <- r.Run(ctx) }()
-				for _, object := range list {
-					source.handler.OnAdd(object, true)
-				}
 				left.Wait()
 				stop()
 				<-ended

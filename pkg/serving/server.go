@@ -106,7 +106,6 @@ func (s *Server) Serve(ctx context.Context, handler http.Handler) error {
 	server.TLSConfig = config // net/http reads NextProtos here
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(tls.NewListener(s.listener, config)) }()
-	klog.FromContext(ctx).V(2).Info("Serving HTTPS", "address", s.Address().String())
 	select {
 	case err := <-ended:
 		return fmt.Errorf("cannot serve on %s: %w", s.Address(), err)

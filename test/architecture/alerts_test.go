@@ -44,3 +44,29 @@ func TestEveryAlertHasASectionInTheRunbook(t *testing.T) {
 		t.Errorf("docs/operations.md explains %s, which is no alert", name)
 	}
 }
+
+// TestAlertsAndDashboardKnowTheirMetrics looks for names that docs/metrics.md, which is
+// compared with what a manager serves, does not have: a query for one never has data.
+func TestAlertsAndDashboardKnowTheirMetrics(t *testing.T) {
+	metrics, err := os.ReadFile(filepath.Join(root(t), "docs/metrics.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := regexp.MustCompile(`\b(?:incumbent|leader_election|workqueue|rest_client|process|go)_[a-z_]+`)
+	for _, file := range []string{"rules.yaml", "dashboard.json"} {
+		content, err := os.ReadFile(filepath.Join(root(t), "manifests/components/monitoring", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := name.FindAllString(string(content), -1)
+		if len(found) < 10 {
+			t.Errorf("%s: read %d names of metrics", file, len(found))
+		}
+		for _, metric := range found {
+			family := strings.TrimSuffix(strings.TrimSuffix(metric, "_bucket"), "_count")
+			if !strings.Contains(string(metrics), "\n| `"+family+"` |") {
+				t.Errorf("%s asks for %s, which docs/metrics.md does not have", file, metric)
+			}
+		}
+	}
+}

@@ -14,6 +14,8 @@ import (
 
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/grpc"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/incumbent-io/incumbent/test/cluster"
 )
@@ -89,6 +91,31 @@ func TestLeaseWritesAreTraced(t *testing.T) {
 	if got.count("incumbent: lease write release") != 1 {
 		t.Errorf("got %v, want the release too, sent before the process ended", got.seen)
 	}
+}
+
+// TestReconcilesAndTheirRequestsAreTraced runs a controller that uses pkg/reconciler,
+// and another that deletes an object.
+func TestReconcilesAndTheirRequestsAreTraced(t *testing.T) {
+	const namespace = "reconciled"
+	shared.Namespace(t, namespace)
+	got, endpoint := collect(t)
+	lazy := shared.Launch(t, "faulty", []string{"FAULTY_NAMESPACE=" + namespace}, "--kubeconfig="+shared.Kubeconfig,
+		"--leader-elect-resource-namespace="+namespace, "--controllers=lazy", "--tracing-endpoint="+endpoint)
+	ttl := launch(t, "--kubeconfig="+shared.Kubeconfig, "--leader-elect-resource-namespace="+namespace, "--controllers=object-ttl", "--tracing-endpoint="+endpoint)
+	object := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "old", Annotations: map[string]string{"incumbent.io/expires-at": "2020-01-01T00:00:00Z"}}}
+	if _, err := shared.Client.CoreV1().ConfigMaps(namespace).Create(t.Context(), object, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	cluster.Eventually(t, 30*time.Second, "spans of reconciles and requests", func() error {
+		for _, want := range []string{"faulty: reconcile", "incumbent: HTTP DELETE"} {
+			if got.count(want) == 0 {
+				return fmt.Errorf("no %q", want)
+			}
+		}
+		return nil
+	})
+	lazy.Terminate(t)
+	ttl.Terminate(t)
 }
 
 // TestSilentCollectorHurtsNobody sends spans to nobody, and to somebody who never

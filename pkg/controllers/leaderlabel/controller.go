@@ -232,7 +232,7 @@ func (c *controller) label(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("labelling this process's Pod: %w", err)
 	}
-	klog.FromContext(ctx).Info("Labelled this process's Pod as the leader", "lease", c.me.mark)
+	klog.FromContext(ctx).Info("Labelled this process's Pod as the leader")
 	return nil
 }
 

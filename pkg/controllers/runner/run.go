@@ -59,6 +59,7 @@ func (u *unit) runOnce(stop context.Context, t *turn) {
 	}
 	u.next = nil
 	r := &run{unit: u, turn: t, build: b, verdict: u.inquiry.verdict, started: u.now()}
+	stop = klog.NewContext(stop, r.logger())
 	err := r.supervise()
 	t.stage(u.name).settle()
 	b.drop()
@@ -107,7 +108,7 @@ func (r *run) supervise() error {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.turn.ctx))
 	defer cancel(nil)
 	r.cancel = cancel
-	ctx = klog.NewContext(ctx, klog.LoggerWithValues(klog.FromContext(r.turn.ctx), "controller", r.unit.name))
+	ctx = klog.NewContext(ctx, r.logger())
 
 	r.unit.enter(Running, "")
 	r.unit.setRunning(r.build.controller)
@@ -129,6 +130,11 @@ func (r *run) supervise() error {
 			return err
 		}
 	}
+}
+
+// logger is that of the turn, so it names the lease and the term too.
+func (r *run) logger() klog.Logger {
+	return klog.LoggerWithValues(klog.FromContext(r.turn.ctx), "controller", r.unit.name)
 }
 
 // call calls Run and sends what came of it, a panic and a runtime.Goexit included.
@@ -244,7 +250,7 @@ func (r *run) await() (err error, over bool) {
 		r.deadline = nil
 		r.build.Fence.Shut()
 		u.enter(Stuck, "told to stop "+u.config.StopTimeout.String()+" ago: "+firstLine(r.cause.Error()))
-		klog.FromContext(r.turn.ctx).Error(r.cause, "Controller does not stop; its writes are refused from now on, and only a restart of the process ends it", "controller", u.name)
+		r.logger().Error(r.cause, "Controller does not stop; its writes are refused from now on, and only a restart of the process ends it")
 	}
 	return nil, false
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"strings"
 	"sync"
 	"time"
 
@@ -436,8 +437,15 @@ func (u *unit) fail(ctx context.Context, message string, err error, lasted time.
 	})
 	values := []any{"failures", u.failures, "pause", wait.Round(time.Millisecond)}
 	var p *panicError
-	if errors.As(err, &p) {
+	var fault faultError
+	switch {
+	case errors.As(err, &p):
 		values = append(values, "stack", p.stack)
+	case errors.As(err, &fault):
+		text, stack, panicked := strings.Cut(err.Error(), "\n")
+		if panicked {
+			err, values = errors.New(text), append(values, "stack", stack)
+		}
 	}
 	klog.FromContext(ctx).Error(err, message, values...)
 }
