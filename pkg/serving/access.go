@@ -12,16 +12,8 @@ import (
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/cache"
 	"k8s.io/apiserver/pkg/authentication/user"
-	"k8s.io/apiserver/pkg/util/webhook"
 	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
-)
-
-// The cache of answers holds at most 4 MiB of questions.
-const (
-	maxAnswers  = 1024
-	maxQuestion = 4 << 10
 )
 
 // permissions decides on requests to paths that are not open. It asks what the delegated
@@ -30,7 +22,7 @@ const (
 type permissions struct {
 	options *Authorization
 	client  authorizationclient.SubjectAccessReviewInterface // nil reviews nothing
-	answers *cache.LRUExpireCache                            // question in JSON -> answer
+	answers *memory[answer]                                  // by the question in JSON
 }
 
 // answer is what a review has said.
@@ -40,7 +32,7 @@ type answer struct {
 }
 
 func newPermissions(config Config) (*permissions, error) {
-	p := &permissions{options: config.Authorization, answers: cache.NewLRUExpireCache(maxAnswers)}
+	p := &permissions{options: config.Authorization, answers: newMemory[answer]()}
 	reviews, err := reviewer("authorization-kubeconfig", p.options.Kubeconfig, config.REST)
 	if err != nil || reviews == nil {
 		return p, err
@@ -74,25 +66,16 @@ func (p *permissions) decide(ctx context.Context, who user.Info, verb, path stri
 	if err != nil {
 		return answer{}, err
 	}
-	if known, ok := p.answers.Get(string(key)); ok {
-		return known.(answer), nil
-	}
-	given, err := p.review(ctx, question)
-	if err == nil && len(key) <= maxQuestion {
-		p.answers.Add(string(key), given, p.ttl(given))
-	}
-	return given, err
+	return p.answers.recall(ctx, string(key), func(ctx context.Context) (answer, time.Duration, error) {
+		given, err := p.review(ctx, question)
+		return given, p.ttl(given), err
+	})
 }
 
-// review asks the API server, again if it is unwell, within the timeout.
 func (p *permissions) review(ctx context.Context, question authorizationv1.SubjectAccessReviewSpec) (answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, p.options.Timeout)
-	defer cancel()
-	var review *authorizationv1.SubjectAccessReview
-	err := webhook.WithExponentialBackoff(ctx, *reviewBackoff(), func() (err error) {
-		review, err = p.client.Create(ctx, &authorizationv1.SubjectAccessReview{Spec: question}, metav1.CreateOptions{})
-		return err
-	}, webhook.DefaultShouldRetry)
+	review, err := ask(ctx, p.options.Timeout, func(ctx context.Context) (*authorizationv1.SubjectAccessReview, error) {
+		return p.client.Create(ctx, &authorizationv1.SubjectAccessReview{Spec: question}, metav1.CreateOptions{})
+	})
 	if err != nil {
 		return answer{}, err
 	}

@@ -5,11 +5,14 @@ package serving
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"path"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -25,6 +28,11 @@ const (
 	maxGuarded = 64
 	// maxBody bounds what a handler can read of a request's body.
 	maxBody = 64 << 10
+	// bodyTimeout bounds the wait for the body of a request.
+	bodyTimeout = 32 * time.Second
+	// complaintPeriod is the least time between two log lines that say that the API
+	// server cannot be asked: strangers must not fill the log.
+	complaintPeriod = 10 * time.Second
 )
 
 // guard stands before the handlers and lets in whom it should.
@@ -32,6 +40,7 @@ type guard struct {
 	open        authorizer.Authorizer // by the path alone
 	credentials *credentials
 	permissions *permissions
+	complained  atomic.Pointer[time.Time] // nil before the first complaint
 }
 
 func newGuard(config Config) (*guard, error) {
@@ -54,6 +63,9 @@ func newGuard(config Config) (*guard, error) {
 func (g *guard) protect(handler http.Handler) http.Handler {
 	guarded := limit(g.identify(handler), maxGuarded)
 	return http.MaxBytesHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 { // -1 is not known
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // it can
+		}
 		switch {
 		case !plain(r.URL):
 			http.Error(w, "the path is not in its plain form: no //, no dots, no encoded slashes", http.StatusBadRequest)
@@ -75,8 +87,8 @@ func (g *guard) identify(handler http.Handler) http.Handler {
 		case err == nil && ok:
 			r.Header.Del("Authorization") // nobody behind needs it
 			g.permit(response.User, handler, w, r)
-		case unanswered(err):
-			klog.FromContext(r.Context()).Error(err, "Cannot find out who sends a request", "path", r.URL.Path)
+		case errors.As(err, &unanswered{}):
+			g.complain(r, err, "Cannot find out who sends a request")
 			unavailable(w)
 		default:
 			klog.FromContext(r.Context()).V(4).Info("Refused a request without valid credentials", "path", r.URL.Path, "err", err)
@@ -101,7 +113,7 @@ func (g *guard) permit(who user.Info, handler http.Handler, w http.ResponseWrite
 	answer, err := g.permissions.decide(r.Context(), who, verb, r.URL.Path)
 	switch {
 	case err != nil:
-		klog.FromContext(r.Context()).Error(err, "Cannot find out whether a request is permitted", "path", r.URL.Path, "user", who.GetName())
+		g.complain(r, err, "Cannot find out whether a request is permitted", "user", who.GetName())
 		unavailable(w)
 	case !answer.allowed:
 		why := fmt.Errorf("user %q cannot %s path %q", who.GetName(), verb, r.URL.Path)
@@ -112,6 +124,19 @@ func (g *guard) permit(who user.Info, handler http.Handler, w http.ResponseWrite
 	default:
 		handler.ServeHTTP(w, r)
 	}
+}
+
+// complain logs that nobody could be asked about a request, one of all in complaintPeriod.
+func (g *guard) complain(r *http.Request, err error, message string, about ...any) {
+	if r.Context().Err() != nil {
+		return // the client has not waited for the answer
+	}
+	now := time.Now()
+	last := g.complained.Load()
+	if last != nil && now.Sub(*last) < complaintPeriod || !g.complained.CompareAndSwap(last, &now) {
+		return
+	}
+	klog.FromContext(r.Context()).Error(err, message, append(about, "path", r.URL.Path)...)
 }
 
 // refuse answers as an API server does, whose clients show the message.

@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -61,7 +60,7 @@ func Listen(config Config) (*Server, error) {
 	if s.tls, err = options.tlsConfig(); err != nil {
 		return nil, err
 	}
-	if s.shown, err = options.certificates(guard.credentials.clientCA); err != nil {
+	if s.shown, err = options.certificates(guard.credentials); err != nil {
 		return nil, err
 	}
 	listener := options.Listener
@@ -87,21 +86,14 @@ func (s *Server) Address() net.Addr { return s.listener.Addr() }
 
 // Serve answers requests until ctx ends, then lets running requests finish for at
 // most 2 s. Without a certificate from a file it makes a self-signed one first,
-// which takes some 100 ms. Serve is called once; handler gets only requests that the
+// which takes a few milliseconds. Serve is called once; handler gets only requests that the
 // guard described in the package comment lets in.
 func (s *Server) Serve(ctx context.Context, handler http.Handler) error {
 	defer func() { _ = s.listener.Close() }() // twice does no harm
 	if err := s.shown.makeDefault(s.options); err != nil {
 		return fmt.Errorf("certificate to serve: %w", err)
 	}
-	var followers sync.WaitGroup
-	defer followers.Wait()
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	config, err := s.shown.follow(ctx, s.tls, &followers)
-	if err != nil {
-		return fmt.Errorf("certificate to serve: %w", err)
-	}
+	config := s.shown.follow(s.tls)
 	server := s.http(ctx, handler)
 	server.TLSConfig = config // net/http reads NextProtos here
 	ended := make(chan error, 1)
@@ -129,6 +121,7 @@ func (s *Server) http(ctx context.Context, handler http.Handler) *http.Server {
 	}
 	return &http.Server{
 		Handler:           s.guard.protect(handler),
+		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) }, // has the logger
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaders,
