@@ -8,14 +8,17 @@ import (
 	"os"
 
 	"github.com/incumbent-io/incumbent/pkg/controllers"
+	"github.com/incumbent-io/incumbent/pkg/controllers/configrollout"
 	"github.com/incumbent-io/incumbent/pkg/controllers/leaderlabel"
 	"github.com/incumbent-io/incumbent/pkg/controllers/objectttl"
 	"github.com/incumbent-io/incumbent/pkg/manager"
+	"github.com/incumbent-io/incumbent/pkg/scaffold"
 )
 
 func main() {
 	os.Exit(manager.Main("incumbent", controllers.NewRegistry(
+		configrollout.Descriptor(),
 		leaderlabel.Descriptor(),
 		objectttl.Descriptor(),
-	)))
+	), scaffold.NewCommand()))
 }

@@ -167,20 +167,26 @@ type guard struct {
 	handler  cache.ResourceEventHandler
 	attached chan struct{} // closed when the whole cache has been queued for the handler
 	gone     chan struct{} // closed when the handler is removed
+	told     *told         // nil unless the view tracks
 }
 
 // OnAdd implements cache.ResourceEventHandler.
 func (g *guard) OnAdd(obj any, isInInitialList bool) {
 	g.call(func() { g.handler.OnAdd(obj, isInInitialList) })
+	g.told.note(obj, false)
 }
 
 // OnUpdate implements cache.ResourceEventHandler.
 func (g *guard) OnUpdate(oldObj, newObj any) {
 	g.call(func() { g.handler.OnUpdate(oldObj, newObj) })
+	g.told.note(newObj, false)
 }
 
 // OnDelete implements cache.ResourceEventHandler.
-func (g *guard) OnDelete(obj any) { g.call(func() { g.handler.OnDelete(obj) }) }
+func (g *guard) OnDelete(obj any) {
+	g.call(func() { g.handler.OnDelete(obj) })
+	g.told.note(obj, true)
+}
 
 // call waits for the end of attaching: were an object handled while others are
 // still being queued, client-go could take the queue's being empty for a moment

@@ -47,6 +47,9 @@ func (i *informer) AddEventHandlerWithOptions(handler cache.ResourceEventHandler
 	v := i.view
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.tracks {
+		r.handler.told = newTold()
+	}
 	switch v.state {
 	case viewBuilt:
 	case viewAttached:

@@ -135,6 +135,7 @@ type view struct {
 	informers map[cacheKey]*informer
 	order     []*informer // as first asked for
 	handlers  []*registration
+	tracks    bool // what handlers are told is remembered
 }
 
 type viewState int

@@ -18,7 +18,8 @@ const OwnNamespace = "{own}"
 // check, a permission check and an RBAC rule in one.
 type Access struct {
 	// Resource is what is accessed. Resource.Resource may name a subresource
-	// ("pods/status").
+	// ("pods/status"), or be RESOURCE/finalizers, which is served by nobody: to set an
+	// owner reference that blocks deletion, some clusters want "update" on it.
 	Resource schema.GroupVersionResource
 	// Verbs are the Kubernetes verbs: get, list, watch, create, update, patch,
 	// delete, deletecollection.

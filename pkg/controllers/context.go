@@ -58,6 +58,9 @@ type Instance struct {
 	// LeaseNamespace. Both are empty for a controller that does not take part in an
 	// election.
 	Lease, LeaseNamespace string
+	// Namespace is the manager's own, which OwnNamespace stands for: the Pod's, or else
+	// that of the kubeconfig file. It is never empty.
+	Namespace string
 	// Identity is the holder identity that this process writes into the Lease.
 	Identity string
 	// PodName, PodNamespace and PodUID come from the downward API (the environment

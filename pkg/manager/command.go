@@ -29,16 +29,17 @@ import (
 
 // Main runs the command line of the manager called name and returns the exit code:
 // 0 after a complete stop, 1 otherwise, and 2 if the status subcommand has shown that
-// something is not as it should be. It may be called once per process.
+// something is not as it should be. It may be called once per process. Subcommands are
+// added to those that every manager has.
 //
 // Unless GOGC is set, garbage is collected at half of Go's usual growth: a host of
 // controllers holds caches for a long time and makes little garbage, so memory is dear
 // and the collector's work is cheap.
-func Main(name string, registry *controllers.Registry) int {
+func Main(name string, registry *controllers.Registry, subcommands ...*cobra.Command) int {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
-	err := cli.RunNoErrOutput(NewCommand(name, registry))
+	err := cli.RunNoErrOutput(NewCommand(name, registry, subcommands...))
 	var running *runError
 	var flawed *flawedError
 	code := 1
@@ -68,9 +69,9 @@ type runError struct{ error }
 
 func (e *runError) Unwrap() error { return e.error }
 
-// NewCommand returns the command of the manager called name, with its subcommands.
-// Running it configures klog and signals for the whole process.
-func NewCommand(name string, registry *controllers.Registry) *cobra.Command {
+// NewCommand returns the command of the manager called name, with its subcommands and
+// those given. Running it configures klog and signals for the whole process.
+func NewCommand(name string, registry *controllers.Registry, subcommands ...*cobra.Command) *cobra.Command {
 	line := options.NewCommandLine(name, registry)
 	command := filepath.Base(os.Args[0]) // what the user calls it by
 	root := &cobra.Command{
@@ -123,7 +124,6 @@ Subcommands:
 	})
 
 	sections := line.Flags()
-	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	sections.FlagSet("global").Bool("version", false, "Print the version and exit.") // found and served by cobra
 	globalflag.AddGlobalFlags(sections.FlagSet("global"), name, logs.SkipLoggingConfigurationFlags())
 	for _, section := range sections.FlagSets {
@@ -146,6 +146,13 @@ Subcommands:
 	shown.FlagSet(show.Name()).AddFlag(sections.FlagSet("API client").Lookup("kubeconfig"))
 	cliflag.SetUsageAndHelpFunc(show, shown, columns)
 	root.AddCommand(show)
+	for _, sub := range subcommands {
+		own := cliflag.NamedFlagSets{}
+		own.FlagSet(sub.Name()).AddFlagSet(sub.Flags())
+		cliflag.SetUsageAndHelpFunc(sub, own, columns)
+		root.Long += fmt.Sprintf("\n  %s %-13s %s", command, sub.Name(), sub.Short)
+		root.AddCommand(sub)
+	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	return root
 }

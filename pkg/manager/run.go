@@ -218,6 +218,7 @@ func (h *host) newRun(name string, refused func(), config clients.SetConfig) (ru
 		Name: name,
 		Instance: controllers.Instance{
 			Manager:      h.config.Name,
+			Namespace:    h.config.Namespace,
 			Identity:     h.identity.String(),
 			PodName:      h.config.Pod.Name,
 			PodNamespace: h.config.Pod.Namespace,

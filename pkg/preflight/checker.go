@@ -89,6 +89,11 @@ func each(ctx context.Context, access []controllers.Access, look func(context.Co
 	return Report{Results: results}, nil
 }
 
+// finalizers is a subresource that is a permission only, and served by nobody: without
+// "update" on it an API server with the admission plugin
+// OwnerReferencesPermissionEnforcement accepts no owner reference that blocks deletion.
+const finalizers = "finalizers"
+
 // look finds out about one entry.
 func (c *Checker) look(ctx context.Context, a controllers.Access) (Result, error) {
 	r := Result{Access: c.resolve(a)}
@@ -100,7 +105,11 @@ func (c *Checker) look(ctx context.Context, a controllers.Access) (Result, error
 		return Result{}, err
 	}
 	resource, subresource := split(a.Resource)
-	namespaced, served := found.namespaced[a.Resource.Resource]
+	name := a.Resource.Resource
+	if subresource == finalizers {
+		name, subresource = resource.Resource, ""
+	}
+	namespaced, served := found.namespaced[name]
 	if !served && !found.unknown {
 		_, parent := found.namespaced[resource.Resource]
 		return r.unserved(parent && subresource != ""), nil

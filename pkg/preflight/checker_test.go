@@ -92,6 +92,18 @@ func TestCheck(t *testing.T) {
 			missing:  []string{"update"},
 			reason:   `widgets.example.com has no subresource "status" in version v1 (its CustomResourceDefinition can switch it on)`,
 		}, {
+			name:     "finalizers, which is a permission and never served",
+			serves:   map[string][]string{"example.com/v1": {"widgets"}},
+			grants:   []string{"update widgets/finalizers"},
+			access:   controllers.Access{Resource: schema.GroupVersionResource{Group: "example.com", Version: "v1", Resource: "widgets/finalizers"}, Verbs: []string{"update"}},
+			requests: []string{"GET /apis/example.com/v1", "update widgets/finalizers"},
+		}, {
+			name:     "finalizers of what is not served",
+			access:   controllers.Access{Resource: schema.GroupVersionResource{Group: "example.com", Version: "v1", Resource: "widgets/finalizers"}, Verbs: []string{"update"}},
+			requests: []string{"GET /apis/example.com/v1"},
+			missing:  []string{"update"},
+			reason:   "widgets.example.com/finalizers is not served in version v1 (the customresourcedefinition widgets.example.com is not installed, or lacks the version)",
+		}, {
 			name:     "some verbs not granted",
 			serves:   map[string][]string{"example.com/v1": {"widgets"}},
 			grants:   []string{"get widgets"},

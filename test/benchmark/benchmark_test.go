@@ -3,7 +3,8 @@
 
 // Package benchmark measures what the documentation claims, on a local cluster:
 // hand-overs and memory with 20,000 ConfigMaps, and a thousand controllers in one
-// process. `make benchmark` runs it; OBJECTS and TRIALS change its size.
+// process. `make benchmark` runs it; OBJECTS, DATA (bytes in each) and TRIALS change its
+// size.
 package benchmark
 
 import (
@@ -55,12 +56,15 @@ func number(name string, otherwise int) int {
 	return otherwise
 }
 
+// objects is how many ConfigMaps there are.
+func objects() int { return number("OBJECTS", 20000) }
+
 // fill makes the ConfigMaps that the benchmarks watch, of about 1 KB each.
 var fill = sync.OnceValue(func() error {
 	names := make(chan int)
 	go func() {
 		defer close(names)
-		for i := range number("OBJECTS", 20000) {
+		for i := range objects() {
 			names <- i
 		}
 	}()
@@ -71,7 +75,7 @@ var fill = sync.OnceValue(func() error {
 			for i := range names {
 				_, err := shared.Client.CoreV1().ConfigMaps("default").Create(context.Background(), &corev1.ConfigMap{
 					ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("object-%d", i)},
-					Data:       map[string]string{"data": strings.Repeat("x", 900)},
+					Data:       map[string]string{"data": strings.Repeat("x", number("DATA", 900))},
 				}, metav1.CreateOptions{})
 				if err != nil && !apierrors.IsAlreadyExists(err) {
 					failed = err

@@ -74,7 +74,10 @@ func Start(config Config) (*Cluster, error) {
 	if err := c.build(config.Programs); err != nil {
 		return nil, err
 	}
-	args := []string{"up", "--data", c.Data, "--kubeconfig", c.Kubeconfig, "--image", "incumbent-io/manager=" + c.Program("manager")}
+	if err := os.WriteFile(c.imagesFile(), nil, 0o600); err != nil {
+		return nil, err
+	}
+	args := []string{"up", "--data", c.Data, "--kubeconfig", c.Kubeconfig, "--images-file", c.imagesFile(), "--image", "incumbent-io/manager=" + c.Program("manager")}
 	for _, program := range config.Programs {
 		name := filepath.Base(program)
 		args = append(args, "--image", "incumbent-io/"+name+"="+c.Program(name))
@@ -95,7 +98,7 @@ func Start(config Config) (*Cluster, error) {
 func (c *Cluster) build(programs []string) error {
 	commands := [][]string{{"make", "build"}}
 	if len(programs) > 0 {
-		commands = append(commands, append([]string{"go", "build", "-trimpath", "-ldflags=-s -w", "-o", c.programs + "/"}, programs...))
+		commands = append(commands, append([]string{"go", "build", "-tags=grpcnotrace", "-trimpath", "-ldflags=-s -w", "-o", c.programs + "/"}, programs...))
 	}
 	for _, command := range commands {
 		build := exec.Command(command[0], command[1:]...)
@@ -110,13 +113,32 @@ func (c *Cluster) build(programs []string) error {
 }
 
 // Program returns the path of a program: manager, localcluster, kubectl, or one of
-// Config.Programs by the last element of its path.
+// Config.Programs by the last element of its path. An absolute path is itself.
 func (c *Cluster) Program(name string) string {
-	switch name {
-	case "manager", "localcluster", "kubectl":
+	switch {
+	case name == "manager", name == "localcluster", name == "kubectl":
 		return filepath.Join(c.Root, "bin", name)
+	case filepath.IsAbs(name):
+		return name
 	}
 	return filepath.Join(c.programs, name)
+}
+
+// imagesFile holds what AddImage adds.
+func (c *Cluster) imagesFile() string { return filepath.Join(c.Folder, "images") }
+
+// AddImage makes the program at the path the image of that name, without a tag, for
+// containers that start from now on. It must be linked statically.
+func (c *Cluster) AddImage(t testing.TB, name, path string) {
+	t.Helper()
+	file, err := os.OpenFile(c.imagesFile(), os.O_APPEND|os.O_WRONLY, 0)
+	if err == nil {
+		_, err = fmt.Fprintf(file, "%s=%s\n", name, path)
+		err = errors.Join(err, file.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (c *Cluster) awaitReady() error {

@@ -45,6 +45,7 @@ func run(m *testing.M) (code int) {
 type fleet struct {
 	start   func() *cluster.Process
 	members []*cluster.Process
+	account account // if it has one of its own
 }
 
 // newFleet starts n managers with the controller alone, and waits until one leads.
@@ -91,6 +92,19 @@ func (f *fleet) killLeader(t *testing.T) {
 	<-leader.Ended
 	f.members = slices.DeleteFunc(f.members, func(p *cluster.Process) bool { return p == leader })
 	f.members = append(f.members, f.start())
+}
+
+// restart stops all members, and starts as many after meanwhile.
+func (f *fleet) restart(t *testing.T, meanwhile func()) {
+	t.Helper()
+	for _, p := range f.members {
+		p.Terminate(t)
+	}
+	meanwhile()
+	for i := range f.members {
+		f.members[i] = f.start()
+	}
+	f.leader(t)
 }
 
 // chaosWriters is how many write at the same time.
