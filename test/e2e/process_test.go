@@ -97,7 +97,8 @@ func TestControllersAreListedWithoutACluster(t *testing.T) {
 		gates[row.Name] = fmt.Sprint(row.Enabled, ", ", row.Reason)
 	}
 	want := map[string]string{
-		"config-rollout": "false, disabled by default", "leader-label": "true, enabled by default", "object-ttl": "true, enabled by default",
+		"config-propagation": "false, disabled by default", "config-rollout": "false, disabled by default",
+		"leader-label": "true, enabled by default", "object-ttl": "true, enabled by default",
 	}
 	if diff := cmp.Diff(want, gates); err != nil || diff != "" {
 		t.Errorf("%v, gates (-want +got):\n%s", err, diff)

@@ -3,7 +3,8 @@
 
 // Package shipped tests the controllers that ship on a real control plane, in the
 // shipped manager, as processes whose leader is killed. CHAOS, a duration such as 60s,
-// sets how long the writers of each chaos test go on; the default is 15s.
+// sets how long the writers of each chaos test go on; the default is 15s. With it, tests
+// of large numbers of object-ttl and leader-label have 10,000 objects instead of 2,000.
 package shipped
 
 import (

@@ -129,7 +129,8 @@ func (c *controller) oust(ctx context.Context, me self) error {
 		if !me.ousts(pod) {
 			continue
 		}
-		err := c.patch(ctx, pod.Name, pod.UID, map[string]any{LabelRole: nil, LabelLease: nil})
+		// Of that version: it may be labelled as the leader of something else by now.
+		err := c.patch(ctx, pod.Name, labelPatch(pod.UID, pod.ResourceVersion, map[string]any{LabelRole: nil, LabelLease: nil}))
 		switch {
 		case err == nil:
 			klog.FromContext(ctx).Info("Took the leader label from another Pod", "from", klog.KObj(pod), "uid", pod.UID)
@@ -141,7 +142,7 @@ func (c *controller) oust(ctx context.Context, me self) error {
 }
 
 func (c *controller) label(ctx context.Context, me self) error {
-	err := c.patch(ctx, c.instance.PodName, me.uid, map[string]any{LabelRole: RoleLeader, LabelLease: me.mark})
+	err := c.patch(ctx, c.instance.PodName, labelPatch(me.uid, "", map[string]any{LabelRole: RoleLeader, LabelLease: me.mark}))
 	if isAnotherPod(err) {
 		return c.gone()
 	}
@@ -152,8 +153,8 @@ func (c *controller) label(ctx context.Context, me self) error {
 	return nil
 }
 
-func (c *controller) patch(ctx context.Context, name string, uid types.UID, labels map[string]any) error {
-	_, err := c.client.Patch(ctx, name, types.MergePatchType, labelPatch(uid, labels), metav1.PatchOptions{})
+func (c *controller) patch(ctx context.Context, name string, patch []byte) error {
+	_, err := c.client.Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
 	return err
 }
 

@@ -50,6 +50,7 @@ type world struct {
 	api   *metadatafake.FakeMetadataClient
 	logs  ktesting.Underlier
 
+	version int
 	mu      sync.Mutex
 	journal []string
 	// refuse is asked about each patch, by the name of its Pod.
@@ -71,13 +72,14 @@ func inWorld(t *testing.T, scenario func(w *world)) {
 }
 
 // onPatch does what the API server does and the fake does not: it refuses a patch
-// that would change the UID. It keeps a journal of the labels.
+// that would change the UID, or is of another version. It keeps a journal of the labels.
 func (w *world) onPatch(action kubetesting.Action) (bool, runtime.Object, error) {
 	patch := action.(kubetesting.PatchActionImpl)
 	var content struct {
 		Metadata struct {
-			UID    types.UID          `json:"uid"`
-			Labels map[string]*string `json:"labels"`
+			UID             types.UID          `json:"uid"`
+			ResourceVersion string             `json:"resourceVersion"`
+			Labels          map[string]*string `json:"labels"`
 		} `json:"metadata"`
 	}
 	if err := json.Unmarshal(patch.Patch, &content); err != nil || patch.PatchType != types.MergePatchType {
@@ -93,7 +95,7 @@ func (w *world) onPatch(action kubetesting.Action) (bool, runtime.Object, error)
 	}
 	err := w.refuse(patch.Name)
 	if err == nil {
-		err = w.checkUID(patch, content.Metadata.UID)
+		err = w.precondition(patch, content.Metadata.UID, content.Metadata.ResourceVersion)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -105,12 +107,16 @@ func (w *world) onPatch(action kubetesting.Action) (bool, runtime.Object, error)
 	return false, nil, nil
 }
 
-func (w *world) checkUID(patch kubetesting.PatchActionImpl, uid types.UID) error {
+func (w *world) precondition(patch kubetesting.PatchActionImpl, uid types.UID, version string) error {
 	found, err := w.api.Tracker().Get(patch.Resource, patch.Namespace, patch.Name)
 	if err != nil {
 		return err
 	}
-	if existing := found.(*metav1.PartialObjectMetadata).UID; existing != uid {
+	existing := found.(*metav1.PartialObjectMetadata)
+	if version != "" && existing.ResourceVersion != version {
+		return apierrors.NewConflict(pods.GroupResource(), patch.Name, errors.New("the object has been modified"))
+	}
+	if existing.UID != uid {
 		return apierrors.NewInvalid(schema.GroupKind{Kind: "Pod"}, patch.Name, field.ErrorList{
 			field.Invalid(field.NewPath("metadata", "uid"), uid, "field is immutable"),
 		})
@@ -121,6 +127,8 @@ func (w *world) checkUID(patch kubetesting.PatchActionImpl, uid types.UID) error
 func (w *world) put(pod *metav1.PartialObjectMetadata) {
 	w.t.Helper()
 	pod = pod.DeepCopy()
+	w.version++
+	pod.ResourceVersion = fmt.Sprint(w.version)
 	err := w.api.Tracker().Create(pods, pod, pod.Namespace)
 	if apierrors.IsAlreadyExists(err) {
 		err = w.api.Tracker().Update(pods, pod, pod.Namespace)
@@ -364,6 +372,23 @@ func TestOtherPodThatIsGoneOrReplacedDoesNotHoldUpTheLabel(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The leader of something else may get its label between the look and the patch.
+func TestPodThatIsRelabelledMeanwhileIsLeftAlone(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.put(pod("a", "uid-a", "rs", nil))
+		w.put(pod("b", "uid-b", "rs", leading("lease")))
+		w.refuse = func(name string) error {
+			if name == "b" {
+				w.put(pod("b", "uid-b", "rs", leading("other")))
+			}
+			return nil
+		}
+		defer w.end(w.start())
+		w.expect("at the start", oustedB+": Conflict", labelA)
+		w.leaders("a", "b")
+	})
 }
 
 func TestOtherRefusalsHoldUpTheLabel(t *testing.T) {

@@ -18,7 +18,8 @@
 //     nobody for the time between two requests rather than two Pods.
 //   - Every patch carries the UID of the Pod that it is meant for. A Pod that took
 //     over the name of another is not touched by a decision about that one.
-//   - A Pod that is labelled for another lease is left alone.
+//   - A Pod that is labelled for another lease is left alone, also if that happens at the
+//     last moment: what is taken is taken from the version that was judged.
 //   - When Run has returned no request is in flight.
 //
 // Not guaranteed: the label stays after the end of the run, until the next leader

@@ -85,9 +85,14 @@ func (s self) ousts(pod metav1.Object) bool {
 }
 
 // labelPatch returns a JSON merge patch of labels, where nil removes one. The API
-// server refuses it with a conflict if the object has another UID.
-func labelPatch(uid types.UID, labels map[string]any) []byte {
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": uid, "labels": labels}})
+// server refuses it with a conflict if the object has another UID, or another version
+// than this, if it is not "".
+func labelPatch(uid types.UID, version string, labels map[string]any) []byte {
+	metadata := map[string]any{"uid": uid, "labels": labels}
+	if version != "" {
+		metadata["resourceVersion"] = version
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": metadata})
 	if err != nil {
 		panic(err) // Strings and nils can be encoded.
 	}

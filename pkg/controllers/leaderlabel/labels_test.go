@@ -92,14 +92,15 @@ func TestMarkIsAValidLabelValueAndTellsLeasesApart(t *testing.T) {
 
 func TestLabelPatchCarriesTheUID(t *testing.T) {
 	for _, test := range []struct {
-		labels map[string]any
-		want   string
+		version string
+		labels  map[string]any
+		want    string
 	}{
-		{map[string]any{LabelRole: RoleLeader, LabelLease: "l"}, `{"metadata":{"uid":"u","labels":{"incumbent.io/role":"leader","incumbent.io/lease":"l"}}}`},
-		{map[string]any{LabelRole: nil, LabelLease: nil}, `{"metadata":{"uid":"u","labels":{"incumbent.io/role":null,"incumbent.io/lease":null}}}`},
+		{"", map[string]any{LabelRole: RoleLeader, LabelLease: "l"}, `{"metadata":{"uid":"u","labels":{"incumbent.io/role":"leader","incumbent.io/lease":"l"}}}`},
+		{"7", map[string]any{LabelRole: nil, LabelLease: nil}, `{"metadata":{"uid":"u","resourceVersion":"7","labels":{"incumbent.io/role":null,"incumbent.io/lease":null}}}`},
 	} {
 		var got, want any
-		if err := json.Unmarshal(labelPatch("u", test.labels), &got); err != nil {
+		if err := json.Unmarshal(labelPatch("u", test.version, test.labels), &got); err != nil {
 			t.Fatal(err)
 		}
 		if err := json.Unmarshal([]byte(test.want), &want); err != nil {
