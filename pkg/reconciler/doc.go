@@ -27,5 +27,6 @@
 // Not guaranteed: that a reconcile which ignores its context ends. A panic in a function
 // of a watch, or in a goroutine that a reconcile has started, is not caught here. When Run
 // returns, the last call of a function of a watch may still be under way. For each of the
-// most keys that the queue has held, client-go keeps up to 200 bytes until the run ends.
+// most changed keys that the queue has held, client-go keeps up to 200 bytes until the run
+// ends; what can wait is kept apart, and its memory goes when it is empty.
 package reconciler

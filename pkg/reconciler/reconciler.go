@@ -103,7 +103,8 @@ type Reconciler[K comparable] struct {
 	ran   atomic.Bool
 	fault chan error // what ends the run early; has room for one
 	// Invariant: made by Run, before anything can add to it.
-	queue workqueue.TypedRateLimitingInterface[K]
+	queue   workqueue.TypedRateLimitingInterface[K]
+	backlog backlog[K] // what the queue has no room for yet
 }
 
 // New checks the configuration; the error joins every mistake. It starts nothing, so
@@ -174,14 +175,22 @@ func (r *Reconciler[K]) newQueue() (queue workqueue.TypedRateLimitingInterface[K
 	if c.Metrics != nil {
 		metrics := &progress{MetricsProvider: c.Metrics}
 		c.Metrics, end = metrics, metrics.end
+		r.backlog.count = metrics.count
 	}
-	inner := workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[K]{Name: c.Name, MetricsProvider: c.Metrics, Clock: c.Clock, Queue: r.order})
+	inner := workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[K]{Name: c.Name, MetricsProvider: c.Metrics, Clock: gaugeClock{c.Clock}, Queue: r.order})
 	delaying := workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[K]{Name: c.Name, MetricsProvider: c.Metrics, Clock: c.Clock, Queue: inner})
 	return workqueue.NewTypedRateLimitingQueueWithConfig(c.RateLimiter, workqueue.TypedRateLimitingQueueConfig[K]{DelayingQueue: delaying}), end
 }
 
-// add puts a key into the queue; one that can wait behind those that cannot.
+// add puts a key into the queue; one that can wait behind those that cannot, by way of
+// the backlog unless it is in the queue already.
 func (r *Reconciler[K]) add(key K, canWait bool) {
+	if canWait && !r.order.knows(key) {
+		r.backlog.add(key)
+		r.feed()
+		return
+	}
+	r.backlog.remove(key)
 	r.order.mark(key, canWait)
 	r.queue.Add(key)
 }
@@ -284,6 +293,7 @@ func (r *Reconciler[K]) work(ctx, work context.Context, w *worker[K]) {
 		if shutdown {
 			return
 		}
+		r.feed()
 		r.take(ctx, work, w, key)
 	}
 }

@@ -134,9 +134,9 @@ func TestConsolidation(t *testing.T) {
 	fill(t, 200)
 	buildPeer(t)
 	type result struct {
-		resident, anonymous float64 // MiB
-		watches, requests   int
-		cpu                 time.Duration
+		peak, resident, anonymous float64 // MiB
+		watches, requests         int
+		cpu                       time.Duration
 	}
 	measure := func(agent string, launch func() []*process) (r result) {
 		others, asked := shared.Watches(t, "configmaps", "cluster"), requestsOf(t, agent)
@@ -146,7 +146,8 @@ func TestConsolidation(t *testing.T) {
 		}
 		time.Sleep(time.Minute) // what is measured is a process that has nothing to do
 		for _, p := range processes {
-			_, now, anonymous := residentOf(t, p.Cmd.Process.Pid)
+			peak, now, anonymous := residentOf(t, p.Cmd.Process.Pid)
+			r.peak += peak
 			r.resident += now
 			r.anonymous += anonymous
 			r.cpu += cpu(t, p.Cmd.Process.Pid)
@@ -178,6 +179,7 @@ func TestConsolidation(t *testing.T) {
 	t.Log("| | ten controller-runtime operators | one Incumbent |\n|---|---|---|")
 	t.Logf("| RSS | %.0f MiB | %.0f MiB |", peers.resident, ours.resident)
 	t.Logf("| RssAnon | %.0f MiB | %.0f MiB |", peers.anonymous, ours.anonymous)
+	t.Logf("| peak of RSS | %.0f MiB | %.0f MiB |", peers.peak, ours.peak)
 	t.Logf("| watches on ConfigMaps | %d | %d |", peers.watches, ours.watches)
 	t.Logf("| API requests, start included | %d | %d |", peers.requests, ours.requests)
 	t.Logf("| CPU, start included | %v | %v |", peers.cpu, ours.cpu)

@@ -466,7 +466,10 @@ func TestConfigPropagationToManyNamespaces(t *testing.T) {
 	for i := range count {
 		names = append(names, fmt.Sprint("t", i))
 	}
-	inParallel(count, func(i int) { s.namespaces(names[i]) })
+	inParallel(t, count, func(i int) error {
+		s.namespaces(names[i])
+		return nil
+	})
 	for i := range sources {
 		s.make("platform", fmt.Sprint("m", i), config{to: s.everywhere(), data: map[string]string{"k": strings.Repeat("x", 1000)}})
 	}
@@ -525,19 +528,6 @@ func TestConfigPropagationToManyNamespaces(t *testing.T) {
 			t.Errorf("the copy %s/%s is %q", o.Namespace, o.Name, o.Data["k"])
 		}
 	}
-}
-
-// inParallel calls do for each of n numbers.
-func inParallel(n int, do func(i int)) {
-	var workers sync.WaitGroup
-	for worker := range 16 {
-		workers.Go(func() {
-			for i := worker; i < n; i += 16 {
-				do(i)
-			}
-		})
-	}
-	workers.Wait()
 }
 
 func logMemory(t *testing.T, p *cluster.Process) {
