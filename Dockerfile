@@ -6,7 +6,7 @@ COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
 ARG VERSION=v0.1.0
-RUN CGO_ENABLED=0 go build -trimpath \
+RUN CGO_ENABLED=0 go build -tags grpcnotrace -trimpath \
     -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=${VERSION}" \
     -o /manager ./cmd/manager
 

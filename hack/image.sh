@@ -12,7 +12,7 @@ binaries=()
 for platform in ${IMAGE_PLATFORMS:-linux/amd64 linux/arm64}; do
 	binary=$PWD/bin/manager-${platform//\//-}
 	GOOS=${platform%%/*} GOARCH=$(cut -d/ -f2 <<<"$platform") CGO_ENABLED=0 \
-		hack/progress.sh "manager for $platform" go build -trimpath -buildvcs=false -ldflags "$LDFLAGS" -o "$binary" ./cmd/manager
+		hack/progress.sh "manager for $platform" go build -tags "$TAGS" -trimpath -buildvcs=false -ldflags "$LDFLAGS" -o "$binary" ./cmd/manager
 	binaries+=("$platform=$binary")
 done
 digest=$(cd hack/image && CGO_ENABLED=0 go run . --out="$out" --version="$VERSION" --revision="$COMMIT" --created="$created" "${binaries[@]}")

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/incumbent-io/incumbent/pkg/controllers"
+	"github.com/incumbent-io/incumbent/pkg/controllers/configpropagation"
 	"github.com/incumbent-io/incumbent/pkg/controllers/configrollout"
 	"github.com/incumbent-io/incumbent/pkg/controllers/leaderlabel"
 	"github.com/incumbent-io/incumbent/pkg/controllers/objectttl"
@@ -17,6 +18,7 @@ import (
 
 func main() {
 	os.Exit(manager.Main("incumbent", controllers.NewRegistry(
+		configpropagation.Descriptor(),
 		configrollout.Descriptor(),
 		leaderlabel.Descriptor(),
 		objectttl.Descriptor(),

@@ -96,6 +96,7 @@ type engine struct {
 	reported string // the holder last given to OnNewLeader
 	tried    string // why, and on which version, the lease was last tried for
 	due      time.Duration
+	editedAt time.Duration // when an edit of the lease by others was last logged
 
 	tenure tenure
 	// last is the term before, whose requests may still be in flight.
@@ -824,7 +825,11 @@ func (e *engine) learn(now Reading, s sighting) {
 		case holder != e.me:
 			e.lose(now, "taken by another candidate", e.tenure.term.sever)
 		case try == nil:
-			e.logger.Info("The lease was edited, renewing it", "version", v.version)
+			level := 4 // the same edits go on
+			if e.editedAt == 0 || now.Mono-e.editedAt >= e.timing.RetryPeriod {
+				e.editedAt, level = now.Mono, 0
+			}
+			e.logger.V(level).Info("The lease was edited, renewing it", "version", v.version)
 			e.urgent = true
 		}
 	}

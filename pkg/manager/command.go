@@ -124,7 +124,6 @@ Subcommands:
 	})
 
 	sections := line.Flags()
-	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	sections.FlagSet("global").Bool("version", false, "Print the version and exit.") // found and served by cobra
 	globalflag.AddGlobalFlags(sections.FlagSet("global"), name, logs.SkipLoggingConfigurationFlags())
 	for _, section := range sections.FlagSets {

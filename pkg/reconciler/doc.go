@@ -12,9 +12,10 @@
 //   - A key is never reconciled by two workers at a time, and one that is added while
 //     it is being reconciled is reconciled once more afterwards.
 //   - A failed reconcile, an error or a panic, is tried again with exponential backoff
-//     of its key alone. An error marked Terminal is not, until the key is added again.
-//   - The queue holds a key once, however often it is added: it is as long as there are
-//     keys, and its memory goes when it is empty.
+//     of its key alone. An error marked Terminal is not, until the key is added again;
+//     one marked Fatal ends the run.
+//   - The queue holds a key once, however often it is added, so it is never longer than
+//     there are keys. It exists only during the run.
 //   - Changes overtake what the initial list and resyncs bring; of those, one of eleven
 //     keys is taken even so, so that a flood of changes does not stop them.
 //   - When ctx ends, no further key is taken and the handlers are removed. The reconciles
@@ -24,5 +25,8 @@
 //   - CheckHealth fails while a worker is busy with one key for longer than StuckAfter.
 //
 // Not guaranteed: that a reconcile which ignores its context ends. A panic in a function
-// of a watch, or in a goroutine that a reconcile has started, is not caught here.
+// of a watch, or in a goroutine that a reconcile has started, is not caught here. When Run
+// returns, the last call of a function of a watch may still be under way. For each of the
+// most changed keys that the queue has held, client-go keeps up to 200 bytes until the run
+// ends; what can wait is kept apart, and its memory goes when it is empty.
 package reconciler

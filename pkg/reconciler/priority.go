@@ -55,6 +55,20 @@ func (p *priority[K]) mark(key K, patiently bool) {
 	p.most = max(p.most, len(p.marks))
 }
 
+// knows says whether the key was marked and not taken since.
+func (p *priority[K]) knows(key K) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.marks[key] != 0
+}
+
+// patients is how many keys that can wait do.
+func (p *priority[K]) patients() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.waiting
+}
+
 // Touch implements workqueue.Queue: the key is in the queue already.
 func (p *priority[K]) Touch(key K) {
 	p.mu.Lock()

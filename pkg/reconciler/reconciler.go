@@ -76,7 +76,7 @@ const (
 	Succeeded Outcome = "success"
 	Requeued  Outcome = "requeue"   // succeeded, and asked for another
 	Failed    Outcome = "error"     // will be tried again
-	Hopeless  Outcome = "terminal"  // failed with Terminal
+	Hopeless  Outcome = "terminal"  // failed with Terminal or Fatal
 	Panicked  Outcome = "panic"     // will be tried again
 	Cancelled Outcome = "cancelled" // the run has ended meanwhile
 )
@@ -103,7 +103,8 @@ type Reconciler[K comparable] struct {
 	ran   atomic.Bool
 	fault chan error // what ends the run early; has room for one
 	// Invariant: made by Run, before anything can add to it.
-	queue workqueue.TypedRateLimitingInterface[K]
+	queue   workqueue.TypedRateLimitingInterface[K]
+	backlog backlog[K] // what the queue has no room for yet
 }
 
 // New checks the configuration; the error joins every mistake. It starts nothing, so
@@ -168,15 +169,28 @@ func (c *Config[K]) complete() {
 	}
 }
 
-func (r *Reconciler[K]) newQueue() workqueue.TypedRateLimitingInterface[K] {
-	c := r.config
+// newQueue makes the queue. Call end when nothing of it is in progress any more.
+func (r *Reconciler[K]) newQueue() (queue workqueue.TypedRateLimitingInterface[K], end func()) {
+	c, end := r.config, func() {}
+	if c.Metrics != nil {
+		metrics := &progress{MetricsProvider: c.Metrics}
+		c.Metrics, end = metrics, metrics.end
+		r.backlog.count = metrics.count
+	}
 	inner := workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[K]{Name: c.Name, MetricsProvider: c.Metrics, Clock: c.Clock, Queue: r.order})
 	delaying := workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[K]{Name: c.Name, MetricsProvider: c.Metrics, Clock: c.Clock, Queue: inner})
-	return workqueue.NewTypedRateLimitingQueueWithConfig(c.RateLimiter, workqueue.TypedRateLimitingQueueConfig[K]{DelayingQueue: delaying})
+	return workqueue.NewTypedRateLimitingQueueWithConfig(c.RateLimiter, workqueue.TypedRateLimitingQueueConfig[K]{DelayingQueue: delaying}), end
 }
 
-// add puts a key into the queue; one that can wait behind those that cannot.
+// add puts a key into the queue; one that can wait behind those that cannot, by way of
+// the backlog unless it is in the queue already.
 func (r *Reconciler[K]) add(key K, canWait bool) {
+	if canWait && !r.order.knows(key) {
+		r.backlog.add(key)
+		r.feed()
+		return
+	}
+	r.backlog.remove(key)
 	r.order.mark(key, canWait)
 	r.queue.Add(key)
 }
@@ -191,13 +205,16 @@ func (r *Reconciler[K]) fail(err error) {
 
 // Run adds the event handlers and reconciles until ctx ends. It returns when every
 // worker has returned, with the handlers removed. It fails if a handler cannot be added,
-// or an informer has objects of another type than its watch says.
+// an informer has objects of another type than its watch says, or a reconcile fails with
+// Fatal.
 func (r *Reconciler[K]) Run(ctx context.Context) error {
 	if r.ran.Swap(true) {
 		return fmt.Errorf("reconciler %s: Run was called before; one Reconciler serves one run, make another", r.config.Name)
 	}
-	r.queue = r.newQueue()
-	defer r.queue.ShutDown()
+	queue, end := r.newQueue()
+	r.queue = queue
+	defer end()
+	defer queue.ShutDown()
 	detach, err := r.attach()
 	if err != nil {
 		return errors.Join(err, detach())
@@ -276,10 +293,15 @@ func (r *Reconciler[K]) work(ctx, work context.Context, w *worker[K]) {
 		if shutdown {
 			return
 		}
-		if ctx.Err() == nil {
-			r.process(work, w, key)
-		}
-		r.queue.Done(key)
+		r.feed()
+		r.take(ctx, work, w, key)
+	}
+}
+
+func (r *Reconciler[K]) take(ctx, work context.Context, w *worker[K], key K) {
+	defer r.queue.Done(key)
+	if ctx.Err() == nil {
+		r.process(work, w, key)
 	}
 }
 
@@ -320,16 +342,21 @@ func (r *Reconciler[K]) settle(ctx context.Context, logger klog.Logger, key K, r
 	return outcome
 }
 
-// explain logs an error if somebody should know, and says what it is.
+// explain logs an error if somebody should know, and says what it is. A fatal one ends
+// the run, which returns it.
 func (r *Reconciler[K]) explain(ctx context.Context, logger klog.Logger, key K, err error) Outcome {
 	var panicked *panicError
 	var terminal *terminalError
+	var fatal *fatalError
 	switch failures := r.queue.NumRequeues(key); {
 	case errors.As(err, &panicked):
 		logger.Error(err, "Reconcile panicked, will retry", "stack", panicked.stack)
 		return Panicked
 	case isNotLeader(err), ctx.Err() != nil:
 		return Cancelled // this run is over; the next one reconciles all
+	case errors.As(err, &fatal):
+		r.fail(err)
+		return Hopeless
 	case errors.As(err, &terminal):
 		logger.Error(terminal.error, "Reconcile failed for good")
 		return Hopeless
@@ -344,9 +371,12 @@ func (r *Reconciler[K]) explain(ctx context.Context, logger klog.Logger, key K, 
 }
 
 func (r *Reconciler[K]) reconcile(ctx context.Context, key K) (result Result, err error) {
+	returned := false
 	defer func() {
 		if reason := recover(); reason != nil {
 			err = &panicError{reason: reason, stack: string(debug.Stack())}
+		} else if !returned { // The worker ends, and nobody would notice.
+			r.fail(fmt.Errorf("the reconcile of %v called runtime.Goexit", key))
 		}
 	}()
 	if r.config.Timeout > 0 {
@@ -354,7 +384,9 @@ func (r *Reconciler[K]) reconcile(ctx context.Context, key K) (result Result, er
 		ctx, cancel = context.WithTimeout(ctx, r.config.Timeout)
 		defer cancel()
 	}
-	return r.config.Reconcile(ctx, key)
+	result, err = r.config.Reconcile(ctx, key)
+	returned = true
+	return result, err
 }
 
 // span is that of one reconcile; the zero value is none.
@@ -425,6 +457,19 @@ func Terminal(err error) error {
 	}
 	return &terminalError{err}
 }
+
+// Fatal marks an error that ends the run: Run returns it, once the reconciles that run
+// have ended. The host then treats the controller as failed.
+func Fatal(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &fatalError{err}
+}
+
+type fatalError struct{ error }
+
+func (e *fatalError) Unwrap() error { return e.error }
 
 type terminalError struct{ error }
 

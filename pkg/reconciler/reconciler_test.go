@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -273,7 +275,7 @@ type objects struct {
 	initial func(cache.ResourceEventHandler) // events that come before anything is reconciled
 	refuse  error                            // what AddEventHandler returns
 	handler cache.ResourceEventHandler
-	removed bool
+	removed atomic.Bool
 }
 
 func (o *objects) AddEventHandler(handler cache.ResourceEventHandler) (cache.ResourceEventHandlerRegistration, error) {
@@ -288,7 +290,7 @@ func (o *objects) AddEventHandler(handler cache.ResourceEventHandler) (cache.Res
 }
 
 func (o *objects) RemoveEventHandler(cache.ResourceEventHandlerRegistration) error {
-	o.removed = true
+	o.removed.Store(true)
 	return nil
 }
 
@@ -335,8 +337,8 @@ func TestChangesOvertakeTheInitialListAndResyncs(t *testing.T) {
 		order, err := reconciled(t, func() {
 			source.handler.OnAdd(configMap("c", "5"), true) // waits where it has moved away from before
 		}, reconciler.Self[*corev1.ConfigMap](source))
-		if err != nil || !source.removed {
-			t.Errorf("Run: %v; the handler was removed: %v", err, source.removed)
+		if err != nil || !source.removed.Load() {
+			t.Errorf("Run: %v; the handler was removed: %v", err, source.removed.Load())
 		}
 		if diff := cmp.Diff([]string{"c", "new", "gone", "a", "b", "d", "c"}, order); diff != "" {
 			t.Errorf("order (-want +got):\n%s", diff)
@@ -475,8 +477,43 @@ func TestRunFails(t *testing.T) {
 				if err == nil || !strings.Contains(err.Error(), tc.want) {
 					t.Errorf("got %v, want %q", err, tc.want)
 				}
-				if !good.removed {
+				if !good.removed.Load() {
 					t.Error("the handler of the other watch was not removed")
+				}
+			})
+		})
+	}
+}
+
+// TestReconcileThatEndsTheRun has one reconcile end the run while another goes on.
+func TestReconcileThatEndsTheRun(t *testing.T) {
+	cause := errors.New("the account is closed")
+	for name, tc := range map[string]struct {
+		end  func() error
+		want string
+	}{
+		"fatal error":              {func() error { return fmt.Errorf("login: %w", reconciler.Fatal(cause)) }, "reconciler loop: login: the account is closed"},
+		"the end of its goroutine": {func() error { runtime.Goexit(); return nil }, "reconciler loop: the reconcile of a called runtime.Goexit"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				finished := false
+				l := start(t, reconciler.Config[string]{Workers: 2}, func(_ context.Context, key string, _ int) (reconciler.Result, error) {
+					if key == "a" {
+						return reconciler.Result{}, tc.end()
+					}
+					time.Sleep(time.Second)
+					finished = true
+					return reconciler.Result{}, nil
+				})
+				l.keys <- "b"
+				l.keys <- "a"
+				err := <-l.ended
+				if err == nil || err.Error() != tc.want {
+					t.Errorf("Run: got %v, want %s", err, tc.want)
+				}
+				if !finished {
+					t.Error("Run returned before the other reconcile")
 				}
 			})
 		})

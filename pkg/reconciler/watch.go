@@ -57,7 +57,8 @@ func GenerationChanged[T metav1.Object](old, new T) bool {
 	return old.GetGeneration() != new.GetGeneration()
 }
 
-// Channel reconciles the keys that come out of the channel, until it is closed.
+// Channel reconciles the keys that come out of the channel, until it is closed. Nobody
+// receives from it when the run is over.
 func Channel[K comparable](keys <-chan K) Watch[K] {
 	if keys == nil {
 		return Watch[K]{}
@@ -144,7 +145,8 @@ func (h handler[K, T]) OnUpdate(before, after any) {
 			return
 		}
 	}
-	resync := older.GetResourceVersion() == newer.GetResourceVersion()
+	// Objects of a fake API server may have no version at all.
+	resync := older.GetResourceVersion() == newer.GetResourceVersion() && newer.GetResourceVersion() != ""
 	if h.moves && !resync {
 		h.add(older, false)
 	}

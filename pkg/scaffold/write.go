@@ -4,7 +4,6 @@
 package scaffold
 
 import (
-	"bytes"
 	"embed"
 	"errors"
 	"fmt"
@@ -15,7 +14,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"text/template"
 
 	"github.com/incumbent-io/incumbent/manifests"
 )
@@ -36,11 +34,14 @@ func (c Config) Files() ([]File, error) {
 	if err != nil {
 		return nil, err
 	}
-	values := map[string]string{
-		"Name": c.Name, "Controller": c.Controller, "Package": c.packageName(),
-		"Module": c.modulePath(), "Version": c.Version, "Replace": source,
+	version, replace := c.Version, ""
+	if source != "" {
+		version, replace = "v0.0.0", "\nreplace github.com/incumbent-io/incumbent => "+source+"\n"
 	}
-	files, err := rendered(values)
+	files, err := rendered(c.packageName(), strings.NewReplacer(
+		"{{.Name}}", c.Name, "{{.Controller}}", c.Controller, "{{.Package}}", c.packageName(),
+		"{{.Module}}", c.modulePath(), "{{.Require}}", version, "{{.Replacement}}\n", replace,
+	))
 	if err != nil {
 		return nil, err
 	}
@@ -78,26 +79,23 @@ func (c Config) replacement() (string, error) {
 
 // rendered returns the templates, filled in. "controller" in a path stands for the
 // package of the controller.
-func rendered(values map[string]string) (files []File, err error) {
+func rendered(pkg string, values *strings.Replacer) (files []File, err error) {
 	err = fs.WalkDir(templates, "templates", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}
-		parsed, err := template.New(path.Base(name)).Option("missingkey=error").ParseFS(templates, name)
+		source, err := templates.ReadFile(name)
 		if err != nil {
 			return err
 		}
-		var content bytes.Buffer
-		if err := parsed.Execute(&content, values); err != nil {
-			return err
-		}
+		content := values.Replace(string(source))
 		target := strings.TrimSuffix(strings.TrimPrefix(name, "templates/"), ".tmpl")
-		file := File{Path: strings.ReplaceAll(target, "controller", values["Package"]), Content: content.String(), Mode: 0o644}
+		file := File{Path: strings.ReplaceAll(target, "controller", pkg), Content: content, Mode: 0o644}
 		switch path.Ext(target) {
 		case ".sh":
 			file.Mode = 0o755
 		case ".go": // where gofmt breaks lines depends on the length of names
-			formatted, err := format.Source(content.Bytes())
+			formatted, err := format.Source([]byte(content))
 			if err != nil {
 				return fmt.Errorf("%s: %w", target, err)
 			}

@@ -4,20 +4,14 @@
 package status
 
 import (
-	"bytes"
 	"crypto/sha256"
 	_ "embed"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"html/template"
 	"net/http"
 	"strings"
-	"time"
 )
-
-//go:embed page.html
-var pageSource string
 
 // style is the page's only style sheet. It is in the page, and the page's policy
 // allows it by its hash and nothing else: no script, image, font or frame.
@@ -30,20 +24,6 @@ var policy = func() string {
 	return fmt.Sprintf("default-src 'none'; style-src 'sha256-%s'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 		base64.StdEncoding.EncodeToString(sum[:]))
 }()
-
-var page = template.Must(template.New("page").Funcs(template.FuncMap{
-	"age":      age,
-	"renewed":  Group.renewed,
-	"fence":    Group.fence,
-	"restarts": Controller.restarts,
-	"mood":     mood,
-	"group":    func(g Group, now time.Time) []string { return g.notes(nil, now) },
-	"causes":   Controller.causes,
-	"counts":   counts,
-	"notes":    Controller.notes,
-	"lines":    Config.lines,
-	"style":    func() template.CSS { return template.CSS(style) },
-}).Parse(pageSource))
 
 // moods are all, the one that asks for most attention first.
 var moods = []string{"bad", "wait", "good", "calm"}
@@ -75,7 +55,7 @@ func Handler(take func() Snapshot) http.Handler {
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("Vary", "Accept")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
-		var body bytes.Buffer
+		var body document
 		var contentType string
 		var err error
 		switch format := face(r); format {
@@ -92,10 +72,7 @@ func Handler(take func() Snapshot) http.Handler {
 			if !paused {
 				w.Header().Set("Refresh", refresh)
 			}
-			err = page.Execute(&body, struct {
-				Snapshot
-				Paused bool
-			}{take(), paused})
+			body.page(take(), paused)
 		case "text":
 			contentType = "text/plain; charset=utf-8"
 			err = WriteText(&body, 0, take())

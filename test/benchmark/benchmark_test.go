@@ -3,7 +3,8 @@
 
 // Package benchmark measures what the documentation claims, on a local cluster:
 // hand-overs and memory with 20,000 ConfigMaps, and a thousand controllers in one
-// process. `make benchmark` runs it; OBJECTS and TRIALS change its size.
+// process. `make benchmark` runs it; OBJECTS, DATA (bytes in each) and TRIALS change its
+// size.
 package benchmark
 
 import (
@@ -22,7 +23,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/incumbent-io/incumbent/test/cluster"
@@ -34,7 +34,7 @@ var shared *cluster.Cluster
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
-	c, err := cluster.Start(cluster.Config{Programs: []string{"./test/benchmark/host"}})
+	c, err := cluster.Start(cluster.Config{Programs: []string{"./test/benchmark/host", "./test/benchmark/storm"}})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "the local cluster does not start:", err)
 		return 1
@@ -55,37 +55,52 @@ func number(name string, otherwise int) int {
 	return otherwise
 }
 
-// fill makes the ConfigMaps that the benchmarks watch, of about 1 KB each.
-var fill = sync.OnceValue(func() error {
+// objects is how many ConfigMaps there are.
+func objects() int { return number("OBJECTS", 20000) }
+
+// filled is how many bytes of data the ConfigMaps have, or 0 while there are none.
+var filled int
+
+// fill makes the ConfigMaps that the benchmarks watch, or changes them, so that each has
+// so many bytes of data.
+func fill(t *testing.T, bytes int) {
+	t.Helper()
+	if bytes = number("DATA", bytes); bytes == filled {
+		return
+	}
 	names := make(chan int)
 	go func() {
 		defer close(names)
-		for i := range number("OBJECTS", 20000) {
+		for i := range objects() {
 			names <- i
 		}
 	}()
-	errs := make(chan error, 16)
-	for range cap(errs) {
-		go func() {
-			var failed error
+	write := shared.Client.CoreV1().ConfigMaps("default").Create
+	if filled > 0 {
+		write = func(ctx context.Context, object *corev1.ConfigMap, _ metav1.CreateOptions) (*corev1.ConfigMap, error) {
+			return shared.Client.CoreV1().ConfigMaps("default").Update(ctx, object, metav1.UpdateOptions{})
+		}
+	}
+	var writers sync.WaitGroup
+	for range 16 {
+		writers.Go(func() {
 			for i := range names {
-				_, err := shared.Client.CoreV1().ConfigMaps("default").Create(context.Background(), &corev1.ConfigMap{
+				_, err := write(context.Background(), &corev1.ConfigMap{
 					ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("object-%d", i)},
-					Data:       map[string]string{"data": strings.Repeat("x", 900)},
+					Data:       map[string]string{"data": strings.Repeat("x", bytes)},
 				}, metav1.CreateOptions{})
-				if err != nil && !apierrors.IsAlreadyExists(err) {
-					failed = err
+				if err != nil {
+					t.Error(err)
 				}
 			}
-			errs <- failed
-		}()
+		})
 	}
-	var all error
-	for range cap(errs) {
-		all = errors.Join(all, <-errs)
+	writers.Wait()
+	if t.Failed() {
+		t.FailNow()
 	}
-	return all
-})
+	filled = bytes
+}
 
 // process is a host whose log tells of events.
 type process struct{ *cluster.Process }
@@ -182,9 +197,7 @@ func residentOf(t *testing.T, pid int) (peak, now, anonymous float64) {
 // TestHandOver measures from the release of the lease to the first reconcile on the
 // standby.
 func TestHandOver(t *testing.T) {
-	if err := fill(); err != nil {
-		t.Fatal(err)
-	}
+	fill(t, 900)
 	for _, standby := range []string{"warm", "cold"} {
 		var took []time.Duration
 		leader := launch(t, "", "--standby="+standby)
@@ -216,9 +229,7 @@ func TestHandOver(t *testing.T) {
 // TestMemoryOfADisabledController measures what a cache of all ConfigMaps takes, and
 // what is left of that once its only user is disabled.
 func TestMemoryOfADisabledController(t *testing.T) {
-	if err := fill(); err != nil {
-		t.Fatal(err)
-	}
+	fill(t, 900)
 	config := filepath.Join(t.TempDir(), "config.yaml")
 	write := func(controllers string) {
 		content := "apiVersion: config.incumbent.io/v1alpha1\nkind: ManagerConfiguration\ncontrollers: [" + controllers + "]\n"

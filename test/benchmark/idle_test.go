@@ -31,19 +31,13 @@ type candidate struct {
 // candidates are the shipped manager, and controller-runtime's with one controller.
 func candidates(t *testing.T) []candidate {
 	t.Helper()
-	peer := filepath.Join(t.TempDir(), "peer")
-	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", peer, ".")
-	build.Dir = filepath.Join(shared.Root, "test/benchmark/peer")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	buildPeer(t)
 	return []candidate{
 		{"Incumbent", shared.Program("manager"), func(kubeconfig, port string) []string {
 			return []string{"--kubeconfig=" + kubeconfig, "--bind-address=127.0.0.1", "--secure-port=" + port, "--leader-elect-resource-name=idle"}
 		}},
-		{"controller-runtime", peer, func(kubeconfig, _ string) []string {
-			return []string{"--kubeconfig=" + kubeconfig, "--lease=idle-peer"}
+		{"controller-runtime", shared.Program("peer"), func(kubeconfig, _ string) []string {
+			return []string{"--kubeconfig=" + kubeconfig, "--leader-elect-resource-name=idle-peer"}
 		}},
 	}
 }

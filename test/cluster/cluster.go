@@ -98,7 +98,7 @@ func Start(config Config) (*Cluster, error) {
 func (c *Cluster) build(programs []string) error {
 	commands := [][]string{{"make", "build"}}
 	if len(programs) > 0 {
-		commands = append(commands, append([]string{"go", "build", "-trimpath", "-ldflags=-s -w", "-o", c.programs + "/"}, programs...))
+		commands = append(commands, append([]string{"go", "build", "-tags=grpcnotrace", "-trimpath", "-ldflags=-s -w", "-o", c.programs + "/"}, programs...))
 	}
 	for _, command := range commands {
 		build := exec.Command(command[0], command[1:]...)

@@ -37,12 +37,6 @@ type auditEvent struct {
 	Annotations map[string]string
 }
 
-// rare are rights that a run may do without, with what they are for.
-var rare = map[string]string{
-	"get leases coordination.k8s.io": "a write that met a conflict, or a watch that has fallen silent",
-	"patch events events.k8s.io":     "an Event that repeats itself within minutes",
-}
-
 // checkAudit compares what the manager did with what its rules allow: no request was
 // forbidden, and every verb of every rule was used.
 func checkAudit(c *cluster.Cluster) error {
@@ -78,7 +72,7 @@ func checkAudit(c *cluster.Cluster) error {
 		}
 	}
 	for _, right := range slices.Sorted(maps.Keys(granted)) {
-		if !used[right] && rare[right] == "" {
+		if !used[right] {
 			errs = append(errs, fmt.Errorf("manifests/base grants %q, which the manager never needed", right))
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -91,8 +92,16 @@ func TestControllersAreListedWithoutACluster(t *testing.T) {
 	if err == nil {
 		err = json.Unmarshal([]byte(out), &rows)
 	}
-	if err != nil || len(rows) != 2 || rows[0].Name != "leader-label" || !rows[0].Enabled || rows[0].Reason != "enabled by default" {
-		t.Errorf("got %s (%v), want both controllers with their gates", out, err)
+	gates := map[string]string{}
+	for _, row := range rows {
+		gates[row.Name] = fmt.Sprint(row.Enabled, ", ", row.Reason)
+	}
+	want := map[string]string{
+		"config-propagation": "false, disabled by default", "config-rollout": "false, disabled by default",
+		"leader-label": "true, enabled by default", "object-ttl": "true, enabled by default",
+	}
+	if diff := cmp.Diff(want, gates); err != nil || diff != "" {
+		t.Errorf("%v, gates (-want +got):\n%s", err, diff)
 	}
 }
 

@@ -101,9 +101,10 @@ func TestReconcilesAndTheirRequestsAreTraced(t *testing.T) {
 	got, endpoint := collect(t)
 	lazy := shared.Launch(t, "faulty", []string{"FAULTY_NAMESPACE=" + namespace}, "--kubeconfig="+shared.Kubeconfig,
 		"--leader-elect-resource-namespace="+namespace, "--controllers=lazy", "--tracing-endpoint="+endpoint)
-	ttl := launch(t, "--kubeconfig="+shared.Kubeconfig, "--leader-elect-resource-namespace="+namespace, "--controllers=object-ttl", "--tracing-endpoint="+endpoint)
-	object := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "old", Annotations: map[string]string{"incumbent.io/expires-at": "2020-01-01T00:00:00Z"}}}
-	if _, err := shared.Client.CoreV1().ConfigMaps(namespace).Create(t.Context(), object, metav1.CreateOptions{}); err != nil {
+	ttl := launch(t, "--kubeconfig="+shared.Kubeconfig, "--leader-elect-resource-namespace="+namespace, "--controllers=object-ttl",
+		"--object-ttl-resources=v1/secrets", "--tracing-endpoint="+endpoint) // other managers delete ConfigMaps, too
+	object := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "old", Annotations: map[string]string{"incumbent.io/expires-at": "2020-01-01T00:00:00Z"}}}
+	if _, err := shared.Client.CoreV1().Secrets(namespace).Create(t.Context(), object, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	cluster.Eventually(t, 30*time.Second, "spans of reconciles and requests", func() error {

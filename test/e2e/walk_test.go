@@ -270,6 +270,37 @@ func awaitEvent(t *testing.T, namespace, name, reason string) {
 	})
 }
 
+// TestLeaseThatOthersEditIsKept annotates the Lease twenty times per second: renewals
+// meet conflicts, and the leader stays what it is.
+func TestLeaseThatOthersEditIsKept(t *testing.T) {
+	d := deploy(t)
+	before := d.lease(t)
+	leases := d.Client.CoordinationV1().Leases(system)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	oldest := time.Duration(0)
+	for edit := range 300 {
+		<-tick.C
+		patch := fmt.Sprintf(`{"metadata":{"annotations":{"edited":"%d"}}}`, edit)
+		edited, err := leases.Patch(t.Context(), lease, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		oldest = max(oldest, time.Since(edited.Spec.RenewTime.Time))
+	}
+	after := d.lease(t)
+	t.Logf("the lease was renewed at least every %v", oldest.Round(time.Millisecond))
+	if got, want := holderPod(after), holderPod(before); got != want || *after.Spec.LeaseTransitions != *before.Spec.LeaseTransitions {
+		t.Errorf("the lease went from %s (transition %d) to %s (transition %d)", want, *before.Spec.LeaseTransitions, got, *after.Spec.LeaseTransitions)
+	}
+	if oldest > 5*time.Second {
+		t.Errorf("the lease was not renewed for %v, want every 2 s", oldest)
+	}
+	if lines := strings.Count(d.Kubectl(t, "-n", system, "logs", d.leader(t)), "The lease was edited"); lines > 10 {
+		t.Errorf("the log tells of it %d times in 15 s, want one line every 2 s", lines)
+	}
+}
+
 func TestDeletedLeaderIsReplaced(t *testing.T) {
 	d := deploy(t)
 	before, leader := d.lease(t), d.leader(t)

@@ -28,6 +28,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/dynamic"
 
 	"github.com/incumbent-io/incumbent/test/cluster"
 )
@@ -55,11 +57,12 @@ func hashOn(object *unstructured.Unstructured) string {
 
 // fingerprint is what docs/controllers/config-rollout.md says that a fingerprint is,
 // written a second time: of the fields after the object's kind, namespace and name.
-func fingerprint(t *testing.T, kind, namespace, name string, fields ...string) string {
+// The manager that has made it runs in the namespace home.
+func fingerprint(t *testing.T, home, kind, namespace, name string, fields ...string) string {
 	t.Helper()
 	newHash, mark := sha256.New, ""
 	if kind == "secret" {
-		found, err := shared.Client.CoreV1().Secrets("default").Get(t.Context(), "incumbent-config-rollout", metav1.GetOptions{})
+		found, err := shared.Client.CoreV1().Secrets(home).Get(t.Context(), "incumbent-config-rollout", metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -282,13 +285,13 @@ func (a arena) fingerprintNow(kind, name, key string) string {
 		}
 	}
 	if key != "" {
-		return fingerprint(a.t, kind, a.namespace, name, "data", key, data[key])
+		return fingerprint(a.t, a.namespace, kind, a.namespace, name, "data", key, data[key])
 	}
 	var all []string
 	for _, k := range slices.Sorted(maps.Keys(data)) {
-		all = append(all, fingerprint(a.t, kind, a.namespace, name, "data", k, data[k]))
+		all = append(all, fingerprint(a.t, a.namespace, kind, a.namespace, name, "data", k, data[k]))
 	}
-	return fingerprint(a.t, kind, a.namespace, name, all...)
+	return fingerprint(a.t, a.namespace, kind, a.namespace, name, all...)
 }
 
 // chronicle is every state that each workload of a namespace has had, in order.
@@ -322,21 +325,44 @@ func (w workloads) keepChronicle() {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		events, err := w.of(kind).Watch(ctx, metav1.ListOptions{ResourceVersion: list.GetResourceVersion(), TimeoutSeconds: new(int64(3600))})
-		if err != nil {
-			w.t.Fatal(err)
-		}
 		watches.Go(func() {
-			for event := range events.ResultChan() {
-				if object, ok := event.Object.(*unstructured.Unstructured); ok {
-					w.story.add(object)
+			last := list.GetResourceVersion()
+			for ctx.Err() == nil {
+				var err error
+				if last, err = w.story.follow(ctx, w.of(kind), last); err != nil {
+					w.t.Errorf("the chronicle of %ss: %v", kind, err)
+					return
 				}
-			}
-			if ctx.Err() == nil {
-				w.t.Errorf("the watch of %ss has ended", kind)
 			}
 		})
 	}
+}
+
+// follow records what changes from a version on until the watch ends, which the API
+// server does with one that does not keep up. It returns the version to go on with.
+func (c *chronicle) follow(ctx context.Context, of dynamic.ResourceInterface, from string) (last string, err error) {
+	events, err := of.Watch(ctx, metav1.ListOptions{ResourceVersion: from, TimeoutSeconds: new(int64(3600))})
+	if err != nil {
+		return from, ignoreEnd(ctx, err)
+	}
+	defer events.Stop()
+	for event := range events.ResultChan() {
+		object, ok := event.Object.(*unstructured.Unstructured)
+		if !ok || event.Type == watch.Error {
+			return from, ignoreEnd(ctx, fmt.Errorf("the watch from %s on: %v", from, event.Object))
+		}
+		c.add(object)
+		from = object.GetResourceVersion()
+	}
+	return from, nil
+}
+
+// ignoreEnd returns no error if the context has ended, which is its cause.
+func ignoreEnd(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 func (c *chronicle) add(object *unstructured.Unstructured) {
@@ -431,7 +457,8 @@ func TestConfigRolloutChaos(t *testing.T) {
 		a.names = append(a.names, strings.ToLower(kind)+"-0-not", strings.ToLower(kind)+"-1-not")
 	}
 	a.settle()
-	f := rolloutFleet(t, 3, namespace, "--config-rollout-quiet-period=200ms", "--config-rollout-max-delay=1s")
+	f := rolloutFleet(t, 3, namespace, "--config-rollout-quiet-period=200ms", "--config-rollout-max-delay=1s",
+		"--leader-elect-lease-duration=2s", "--leader-elect-renew-deadline=1s", "--leader-elect-retry-period=200ms")
 	chaos(t, f, func(ctx context.Context, _ int, random *rand.Rand) error { return a.write(ctx, random) })
 	a.settle()
 	took := cluster.Eventually(t, time.Minute, "what is recorded is what there is", func() error {
@@ -458,7 +485,31 @@ func TestConfigRolloutChaos(t *testing.T) {
 			t.Errorf("%s did not opt in and was written: %v", name, object)
 		}
 	}
+	a.checkRequests(f.account)
 	t.Logf("%d rollouts of %d workloads; as it should be %v after the last write", rollouts, len(a.names), took)
+}
+
+// checkRequests looks at what the managers asked of the API server: they may write to
+// workloads that have opted in, and to nothing else that is not their own.
+func (a arena) checkRequests(managers account) {
+	a.t.Helper()
+	for _, r := range managers.requests(a.t) {
+		if r.Annotations["authorization.k8s.io/decision"] != "allow" {
+			a.t.Errorf("not allowed: %v", r)
+		}
+		switch ref := r.ObjectRef; r.Verb {
+		case "get", "list", "watch":
+		case "patch":
+			if ref.Resource != "events" && (ref.Namespace != a.namespace || kindOf(ref.Name) == "" && ref.Name != "barrier" || !a.optsIn(ref.Name)) {
+				a.t.Errorf("a write to what is none of its business: %v", r)
+			}
+		default:
+			own := ref.Namespace == a.namespace && (ref.Resource == "leases" || ref.Resource == "secrets" && ref.Name == "incumbent-config-rollout")
+			if !own && ref.Resource != "events" && !strings.HasSuffix(ref.Resource, "reviews") {
+				a.t.Errorf("a write to what is none of its business: %v", r)
+			}
+		}
+	}
 }
 
 // TestConfigRolloutAmongManyObjects: 300 workloads and 10,000 ConfigMaps.
@@ -512,6 +563,16 @@ func TestConfigRolloutAmongManyObjects(t *testing.T) {
 	}
 	f := rolloutFleet(t, 1, namespace)
 	recorded := cluster.Eventually(t, time.Minute, "everything recorded", generations(func(int) int64 { return 1 }))
+	var reads, writes int
+	expect := func(moment string, wantReads, wantWrites int) {
+		t.Helper()
+		r, w := f.account.count(t, "get", "configmaps"), f.account.count(t, "patch", "statefulsets")
+		if r-reads != wantReads || w-writes != wantWrites {
+			t.Errorf("%s: %d ConfigMaps were read and %d workloads written, want %d and %d", moment, r-reads, w-writes, wantReads, wantWrites)
+		}
+		reads, writes = r, w
+	}
+	expect("at the first start", users+1, users)
 	w.configMap("m1", map[string]string{"k": "y"})
 	one := cluster.Eventually(t, time.Minute, "one of them rolled", generations(func(i int) int64 {
 		if i == 0 {
@@ -519,6 +580,7 @@ func TestConfigRolloutAmongManyObjects(t *testing.T) {
 		}
 		return 1
 	}))
+	expect("one ConfigMap of one workload has changed", 1, 1)
 	w.configMap("m0", map[string]string{"k": "y"})
 	once := func(i int) int64 {
 		if i == 0 {
@@ -527,10 +589,12 @@ func TestConfigRolloutAmongManyObjects(t *testing.T) {
 		return 2
 	}
 	all := cluster.Eventually(t, time.Minute, "all of them rolled", generations(once))
+	expect("one ConfigMap of all workloads has changed", 1, users)
 	w.barrier()
-	if err := w.of("Deployment").Delete(t.Context(), "barrier", metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	expect("quiet", 2, 0) // as the barrier has needed
+	f.restart(t, func() {})
+	w.barrier()
+	expect("at the second start", 1, 0)
 	if err := generations(once)(); err != nil {
 		t.Errorf("later: %v", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,10 +34,19 @@ const (
 	rolloutQuiet  = time.Second
 )
 
-// rolloutFleet starts n managers with config-rollout in a namespace of the test.
+// rolloutFleet starts n managers with config-rollout in a namespace of the test, with
+// no more rights than they need.
 func rolloutFleet(t *testing.T, n int, namespace string, args ...string) *fleet {
 	t.Helper()
-	return newFleet(t, n, namespace, rollout, append([]string{"--config-rollout-secrets", "--config-rollout-quiet-period=" + rolloutQuiet.String()}, args...)...)
+	a := newAccount(t, namespace, "--controllers="+rollout, "--config-rollout-secrets",
+		"--leader-elect-resource-namespace="+namespace, "--leader-elect-resource-name="+rollout)
+	own := []string{"--kubeconfig=" + a.kubeconfig, "--config-rollout-secrets", "--config-rollout-quiet-period=" + rolloutQuiet.String()}
+	if n == 1 { // Nobody is killed, so nothing is gained by losing the lease on a busy machine.
+		own = append(own, "--leader-elect-lease-duration=30s", "--leader-elect-renew-deadline=20s", "--leader-elect-retry-period=2s")
+	}
+	f := newFleet(t, n, namespace, rollout, append(own, args...)...)
+	f.account = a
+	return f
 }
 
 // workloads are the workloads of one namespace, of whatever kind.
@@ -337,6 +347,8 @@ func TestConfigRollout(t *testing.T) {
 		"new-references":  aChangedTemplateIsNoChangeOfContent,
 		"recreated":       aWorkloadThatIsMadeAnew,
 		"another-tenants": onlyTheOwnNamespaceCounts,
+		"replaced":        replacedByFile,
+		"many-references": manyReferences,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -349,6 +361,7 @@ func TestConfigRollout(t *testing.T) {
 		if log := f.members[0].Log(); strings.Contains(log, "hunter") {
 			t.Error("the content of a Secret is in the log")
 		}
+		f.account.check(t, "configmaps", "secrets", "deployments", "statefulsets", "daemonsets")
 	})
 }
 
@@ -606,42 +619,101 @@ func optingInAndOut(t *testing.T, w workloads) {
 	}
 }
 
-// threeWriters change the workload all the time, while it is rolled.
+// threeWriters change each workload all the time, while it is rolled.
 func threeWriters(t *testing.T, w workloads) {
 	w.configMap("app", map[string]string{"k": "1"})
-	w.create("Deployment", "busy", "true", envFrom("app"))
-	w.awaitRecord("Deployment", "busy")
+	for _, kind := range workloadKinds {
+		w.create(kind, "busy", "true", envFrom("app"))
+	}
+	for _, kind := range workloadKinds {
+		w.awaitRecord(kind, "busy")
+	}
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	ended := make(chan error, 3)
-	for i := range 3 {
-		go func() {
+	var writers sync.WaitGroup
+	for i := range 3 * len(workloadKinds) {
+		kind := workloadKinds[i%len(workloadKinds)]
+		writers.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
 				patch := fmt.Sprintf(`{"metadata":{"annotations":{"example.com/w%d":"%d"}},"spec":{"revisionHistoryLimit":%d}}`, i, n, 10+n%2)
-				if _, err := w.of("Deployment").Patch(ctx, "busy", types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil && ctx.Err() == nil {
-					ended <- err
+				if _, err := w.of(kind).Patch(ctx, "busy", types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil && ctx.Err() == nil {
+					t.Error(err)
 					return
 				}
 				time.Sleep(2 * time.Millisecond)
 			}
-			ended <- nil
-		}()
+		})
 	}
 	for i := range 3 {
 		w.configMap("app", map[string]string{"k": fmt.Sprint("new", i)})
-		w.awaitRollouts("Deployment", "busy", i+1)
+		for _, kind := range workloadKinds {
+			w.awaitRollouts(kind, "busy", i+1)
+		}
 	}
 	w.barrier()
 	stop()
-	for range 3 {
-		if err := <-ended; err != nil {
-			t.Error(err)
+	writers.Wait()
+	for _, kind := range workloadKinds {
+		w.expectRollouts("after three changes", kind, "busy", 3)
+		if got := w.get(kind, "busy").GetAnnotations()["example.com/mine"]; got != "x" {
+			t.Errorf("a foreign annotation is %q, want x", got)
 		}
 	}
-	w.expectRollouts("after three changes", "Deployment", "busy", 3)
-	if got := w.get("Deployment", "busy").GetAnnotations()["example.com/mine"]; got != "x" {
-		t.Errorf("a foreign annotation is %q, want x", got)
+}
+
+// replacedByFile: kubectl replace leaves nothing that is not in its file.
+func replacedByFile(t *testing.T, w workloads) {
+	w.configMap("app", map[string]string{"k": "1"})
+	w.create("StatefulSet", "replaced", "true", envFrom("app"))
+	w.awaitRecord("StatefulSet", "replaced")
+	plain := w.make("StatefulSet", "replaced", "true", envFrom("app"))
+	replace := func() {
+		t.Helper()
+		if _, err := w.of("StatefulSet").Update(t.Context(), plain, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
 	}
+	replace()
+	w.barrier()
+	w.expectRollouts("replaced", "StatefulSet", "replaced", 0)
+	w.configMap("app", map[string]string{"k": "2"})
+	replace()
+	w.barrier()
+	w.expectRollouts("replaced in the quiet period", "StatefulSet", "replaced", 1)
+	replace()
+	w.barrier()
+	w.expectRollouts("the hash is replaced, too", "StatefulSet", "replaced", 1)
+	w.awaitRecord("StatefulSet", "replaced")
+}
+
+// manyReferences has a record near the limit of what annotations may hold.
+func manyReferences(t *testing.T, w workloads) {
+	const keys = 1500
+	data := map[string]string{}
+	pod := corev1.PodSpec{Containers: []corev1.Container{{}}}
+	for i := range keys {
+		key := fmt.Sprint("key-", i)
+		data[key] = "1"
+		pod.Containers[0].Env = append(pod.Containers[0].Env, corev1.EnvVar{Name: fmt.Sprint("E", i), ValueFrom: &corev1.EnvVarSource{
+			ConfigMapKeyRef: &corev1.ConfigMapKeySelector{LocalObjectReference: ref("app"), Key: key},
+		}})
+	}
+	w.configMap("app", data)
+	w.create("Deployment", "many", "true", pod)
+	w.awaitRecord("Deployment", "many")
+	t.Logf("%d keys of one ConfigMap make a record of %d bytes", keys, len(w.get("Deployment", "many").GetAnnotations()[rolloutRecord]))
+	data["key-77"] = "2"
+	w.configMap("app", data)
+	w.awaitRollouts("Deployment", "many", 1)
+
+	crowded := w.make("Deployment", "crowded", "true", pod)
+	crowded.SetAnnotations(map[string]string{rolloutOptIn: "true", "example.com/big": strings.Repeat("x", 220<<10)})
+	if _, err := w.of("Deployment").Create(t.Context(), crowded, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.awaitEvent("crowded", "RecordFailed", "annotations", "262144")
+	w.patch("Deployment", "crowded", `{"metadata":{"annotations":{"example.com/big":null}}}`)
+	w.awaitRecord("Deployment", "crowded")
 }
 
 func aChangedTemplateIsNoChangeOfContent(t *testing.T, w workloads) {
@@ -724,33 +796,57 @@ func TestConfigRolloutOverRestarts(t *testing.T) {
 		w.expectRollouts(when, "Deployment", "changed", changed)
 		w.expectRollouts(when, "Deployment", "same", same)
 	}
-	restart := func(meanwhile func()) {
-		t.Helper()
-		for _, p := range f.members {
-			p.Terminate(t)
-		}
-		meanwhile()
-		f = rolloutFleet(t, 2, namespace)
-	}
 	w.awaitRecord("Deployment", "changed")
 	w.awaitRecord("Deployment", "same")
 	both("at the first start", 0, 0)
 	before := w.get("Deployment", "changed").GetResourceVersion()
-	restart(func() {})
+	f.restart(t, func() {})
 	both("after a restart", 0, 0)
 	if after := w.get("Deployment", "changed").GetResourceVersion(); after != before {
 		t.Errorf("a restart wrote: resourceVersion %s became %s", before, after)
 	}
 	f.killLeader(t)
 	both("after the leader was killed", 0, 0)
-	restart(func() { w.configMap("app", map[string]string{"k": "2"}) })
+	f.restart(t, func() { w.configMap("app", map[string]string{"k": "2"}) })
 	both("a ConfigMap changed while nobody led", 1, 0)
-	restart(func() { w.secret("app", map[string]string{"k": "hunter2"}) })
+	f.restart(t, func() { w.secret("app", map[string]string{"k": "hunter2"}) })
 	both("a Secret changed while nobody led", 2, 0)
-	restart(func() {
+	f.restart(t, func() {
 		shared.Kubectl(t, "label", "configmap", "-n", namespace, "app", "too", "touched=yes")
 	})
 	both("metadata changed while nobody led", 2, 0)
+}
+
+// TestConfigRolloutOfTwoManagers: they must not go on for ever about what to record, and
+// one says so. Nothing is rolled twice.
+func TestConfigRolloutOfTwoManagers(t *testing.T) {
+	const one, two = "rollout-one", "rollout-two"
+	shared.Namespace(t, one)
+	shared.Namespace(t, two)
+	w := workloadsIn(t, one)
+	w.configMap("app", map[string]string{"k": "1"})
+	w.secret("app", map[string]string{"k": "hunter1"})
+	pod := envFrom("app")
+	pod.Containers = append(pod.Containers, waysToRefer("app")["s-env-key"].Containers...)
+	w.create("Deployment", "contested", "true", pod)
+	rolloutFleet(t, 1, one)
+	rolloutFleet(t, 1, two)
+	w.awaitEvent("contested", "RecordContested", "Another manager", "one manager of a cluster only")
+	for i := range 3 {
+		w.configMap("app", map[string]string{"k": fmt.Sprint("new", i)})
+		w.awaitRollouts("Deployment", "contested", i+1)
+		w.barrier()
+		w.expectRollouts("a change of a ConfigMap", "Deployment", "contested", i+1)
+	}
+	w.secret("app", map[string]string{"k": "hunter2"})
+	w.awaitRollouts("Deployment", "contested", 4)
+	w.barrier()
+	w.expectRollouts("a change of a Secret", "Deployment", "contested", 4)
+	states := len(w.story.of(w.get("Deployment", "contested").GetUID()))
+	w.barrier()
+	if now := len(w.story.of(w.get("Deployment", "contested").GetUID())); now != states || now > 50 {
+		t.Errorf("the workload had %d states, and then %d, want no more than 50 and no more of them", states, now)
+	}
 }
 
 // TestConfigRolloutTellsNothingOfSecrets is about what others can learn of Secrets from
@@ -774,7 +870,7 @@ func TestConfigRolloutTellsNothingOfSecrets(t *testing.T) {
 	if one == "" || one == two {
 		t.Errorf("two Secrets with one password have the fingerprints %q and %q, want two different ones", one, two)
 	}
-	if diff := cmp.Diff(fingerprint(t, "secret", namespace, "one", "data", "k", "hunter1"), one); diff != "" {
-		t.Errorf("the fingerprint is not made with the key of Secret default/incumbent-config-rollout (-want +got):\n%s", diff)
+	if diff := cmp.Diff(fingerprint(t, namespace, "secret", namespace, "one", "data", "k", "hunter1"), one); diff != "" {
+		t.Errorf("the fingerprint is not made with the key of Secret incumbent-config-rollout (-want +got):\n%s", diff)
 	}
 }

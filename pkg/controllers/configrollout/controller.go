@@ -5,6 +5,7 @@ package configrollout
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/cache"
@@ -35,7 +37,13 @@ const (
 	conflictWait = time.Second
 	// maxNote is how many bytes of a note the API accepts.
 	maxNote = 1024
+	// maxContests is how often a record is put right that somebody else has replaced by
+	// another valid one.
+	maxContests = 3
 )
+
+// errGone is the outcome of a write to a workload that is not there any more.
+var errGone = errors.New("the workload is gone")
 
 type controller struct {
 	*reconciler.Reconciler[id]
@@ -57,11 +65,17 @@ var _ controllers.Controller = (*controller)(nil)
 // state is what is remembered of a workload that is, or was, annotated. It belongs to
 // the worker that has the workload's key.
 type state struct {
+	uid types.UID // of the workload that last and pending are about
 	// last is the record that was last seen on it or written. It stands in for one that
-	// has been displaced.
+	// has been displaced or taken away. Nil: none yet.
 	last    record
 	pending *change // nil: nothing is due
 	warned  string  // the problem with its annotation that an Event has told of
+	refused string  // the refusal of a write that an Event has told of
+	// contests counts how often another record than last was found where last had been
+	// written, though nothing has changed. There are no more writes but rollouts after
+	// maxContests: only another manager does that, and both would go on for ever.
+	contests int
 	// outdated is the version that the last write has replaced. As long as the cache has
 	// it, there is nothing to judge: the newer one is on its way, and calls again.
 	outdated string
@@ -170,6 +184,10 @@ func (c *controller) reconcile(ctx context.Context, key id) (reconciler.Result, 
 			return reconciler.Result{}, fmt.Errorf("the cache of %ss holds a %T", key.kind, found)
 		}
 		result, err := c.judge(ctx, key, w)
+		if errors.Is(err, errGone) {
+			c.forget(key)
+			return reconciler.Result{}, nil
+		}
 		if !apierrors.IsConflict(err) {
 			return result, err
 		}
@@ -201,22 +219,24 @@ func (c *controller) judge(ctx context.Context, key id, w workload) (reconciler.
 	case opted:
 		return c.follow(ctx, key, w)
 	}
-	c.forget(key)
 	if !w.marked() {
+		c.forget(key)
 		return reconciler.Result{}, nil
 	}
-	return reconciler.Result{}, c.write(ctx, &state{}, w, marks{})
+	s := c.stateOf(key)
+	s.last, s.pending = nil, nil
+	return reconciler.Result{}, c.write(ctx, s, w, marks{})
 }
 
 // follow compares the content that a workload refers to with what is recorded.
 func (c *controller) follow(ctx context.Context, key id, w workload) (reconciler.Result, error) {
 	s := c.stateOf(key)
+	if s.uid != w.UID { // It was made anew.
+		*s = state{uid: w.UID}
+	}
 	s.warned = ""
 	refs := slices.DeleteFunc(referencesOf(&w.template.Spec), func(r reference) bool { return !c.reader.watches(r.kind) })
-	before, standing := recordOn(w.UID, w.Labels, w.Annotations)
-	if standing == displaced && sealOf(w.UID, s.last) == w.Labels[LabelSeal] {
-		before = s.last
-	}
+	before, standing := s.recordOn(w)
 	found, err := c.contents(ctx, w.Namespace, refs, before)
 	if err != nil {
 		return reconciler.Result{}, err
@@ -230,13 +250,38 @@ func (c *controller) follow(ctx context.Context, key id, w workload) (reconciler
 	}
 	s.pending = nil
 	if standing != recorded && len(now.kept) > 0 || standing == recorded && now.kept.digest() != before.digest() {
-		if err := c.write(ctx, s, w, marks{record: now.kept}); err != nil {
-			return reconciler.Result{}, err
-		}
-		klog.FromContext(ctx).V(2).Info("Recorded what the workload refers to", "sources", slices.Sorted(maps.Keys(now.kept)))
+		return reconciler.Result{}, c.record(ctx, s, w, standing, now.kept)
 	}
 	s.last = now.kept
 	return reconciler.Result{}, nil
+}
+
+// recordOn returns the record on a workload, or else the one that was there before.
+func (s *state) recordOn(w workload) (record, standing) {
+	found, standing := recordOn(w.UID, w.Labels, w.Annotations)
+	if standing == unrecorded || standing == displaced && sealOf(w.UID, s.last) == w.Labels[LabelSeal] {
+		return s.last, standing
+	}
+	return found, standing
+}
+
+// record writes a record without a rollout.
+func (c *controller) record(ctx context.Context, s *state, w workload, was standing, kept record) error {
+	if was == recorded && s.last != nil && kept.digest() == s.last.digest() {
+		s.contests++
+		if s.contests == maxContests {
+			c.tell(w, corev1.EventTypeWarning, "RecordContested", "Ignore", "Another manager replaces what this one records here, which is left to it from now on: changes may go unnoticed. "+
+				"Run config-rollout in one manager of a cluster only")
+		}
+	}
+	if s.contests < maxContests {
+		if err := c.write(ctx, s, w, marks{record: kept}); err != nil {
+			return err
+		}
+		klog.FromContext(ctx).V(2).Info("Recorded what the workload refers to", "sources", slices.Sorted(maps.Keys(kept)))
+	}
+	s.last = kept
+	return nil
 }
 
 // contents returns the contents of all sources of the references that are there.
@@ -290,9 +335,6 @@ func (c *controller) roll(ctx context.Context, s *state, w workload, now compari
 	// was before: an older ReplicaSet would keep Pods that have seen other content.
 	hash := fmt.Sprintf("%s-%d", now.rolled.digest(), w.Generation)
 	if err := c.write(ctx, s, w, marks{record: now.rolled, hash: hash}); err != nil {
-		if apierrors.IsInvalid(err) || apierrors.IsForbidden(err) {
-			c.refused(p, w, err)
-		}
 		return reconciler.Result{}, err
 	}
 	s.last, s.pending = now.rolled, nil
@@ -332,26 +374,39 @@ func obstacleOf(w workload, now comparison) string {
 	return ""
 }
 
-// refused tells once for each change that the API server did not accept the rollout.
-func (c *controller) refused(p *change, w workload, err error) {
-	obstacle := "the API server refuses: " + err.Error()
-	if p.held == obstacle {
-		return
-	}
-	p.held = obstacle
-	c.tell(w, corev1.EventTypeWarning, "RolloutFailed", "Roll", "Not rolled, "+obstacle)
-}
-
-// write is the only write to workloads.
+// write is the only write to workloads. The error is errGone if there is none any more.
 func (c *controller) write(ctx context.Context, s *state, w workload, m marks) error {
 	written, err := c.kinds[w.kind].patch(ctx, c.client, cache.MetaObjectToName(&w.ObjectMeta), w.patch(m))
-	if apierrors.IsNotFound(err) {
-		return nil // It is gone, and so is all that was to be done.
+	switch {
+	case apierrors.IsNotFound(err):
+		return errGone
+	case apierrors.IsInvalid(err), apierrors.IsForbidden(err):
+		c.refuse(s, w, m, err)
+		return err
+	case err != nil:
+		return err
 	}
-	if err == nil && written.GetResourceVersion() != w.ResourceVersion {
+	s.refused = ""
+	if written.GetResourceVersion() != w.ResourceVersion {
 		s.outdated = w.ResourceVersion
 	}
-	return err
+	return nil
+}
+
+// refuse tells once that the API server does not accept a write.
+func (c *controller) refuse(s *state, w workload, m marks, err error) {
+	reason, note := "RecordFailed", "Changes cannot be followed, the API server refuses the record: "+err.Error()
+	switch {
+	case m.hash != "":
+		reason, note = "RolloutFailed", "Not rolled, the API server refuses: "+err.Error()
+	case m.record == nil:
+		note = "The record cannot be removed, the API server refuses: " + err.Error()
+	}
+	if s.refused == note {
+		return
+	}
+	s.refused = note
+	c.tell(w, corev1.EventTypeWarning, reason, "Write", note)
 }
 
 // warn tells of a malformed annotation, once for each value.

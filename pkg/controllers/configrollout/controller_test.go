@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -250,20 +251,21 @@ func TestWhatIsWrittenIsWhatWasJudged(t *testing.T) {
 		{"annotated", `{"metadata":{"annotations":{"example.com/mine":"x"}}}`, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			var interfere func()
+			var interfere atomic.Pointer[string]
+			var there world
 			config := controllertest.Config{
 				Objects: []runtime.Object{mapOf("m", map[string]string{"k": "1"}, nil), deploymentOf(yes(), keyOfMap("m", "k", nil))},
 				OnWrite: func(controllertest.Request) error {
-					if interfere != nil {
-						interfere()
-						interfere = nil
+					if patch := interfere.Swap(nil); patch != nil {
+						there.patchApp(*patch)
 					}
 					return nil
 				},
 			}
 			inWorld(t, config, func(w world) {
+				there = w
 				w.expect("at the start", 1)
-				interfere = func() { w.patchApp(test.patch) }
+				interfere.Store(&test.patch)
 				w.set("m", "2")
 				w.Advance(quiet)
 				if rolled := w.app().Spec.Template.Annotations[AnnotationHash] != ""; rolled != test.rolled {
@@ -275,12 +277,12 @@ func TestWhatIsWrittenIsWhatWasJudged(t *testing.T) {
 }
 
 func TestARefusedRolloutIsToldOnceAndTriedAgain(t *testing.T) {
-	refuse := false
+	var refuse atomic.Bool
 	config := controllertest.Config{
 		Objects:     []runtime.Object{mapOf("m", map[string]string{"k": "1"}, nil), deploymentOf(yes(), keyOfMap("m", "k", nil))},
 		AllowErrors: []string{"the policy says no"},
 		OnWrite: func(controllertest.Request) error {
-			if refuse {
+			if refuse.Load() {
 				return apierrors.NewForbidden(schema.GroupResource{Group: "apps", Resource: "deployments"}, "app", errors.New("the policy says no"))
 			}
 			return nil
@@ -288,7 +290,7 @@ func TestARefusedRolloutIsToldOnceAndTriedAgain(t *testing.T) {
 	}
 	inWorld(t, config, func(w world) {
 		w.expect("at the start", 1)
-		refuse = true
+		refuse.Store(true)
 		w.set("m", "2")
 		w.Advance(quiet + 10*time.Second)
 		w.Settle()
@@ -299,11 +301,128 @@ func TestARefusedRolloutIsToldOnceAndTriedAgain(t *testing.T) {
 		if len(tries) < 3 {
 			t.Errorf("tried %d times in 10 s, want at least 3", len(tries))
 		}
-		refuse = false
+		refuse.Store(false)
 		w.Advance(time.Minute)
 		if app := w.app(); app.Spec.Template.Annotations[AnnotationHash] == "" {
 			t.Error("not rolled once it is allowed")
 		}
+	})
+}
+
+func TestARecordThatIsRefusedIsToldOnce(t *testing.T) {
+	const reason = "metadata.annotations: Too long: may not be more than 262144 bytes"
+	var refuse atomic.Bool
+	refuse.Store(true)
+	config := controllertest.Config{
+		Objects:     []runtime.Object{mapOf("m", map[string]string{"k": "1"}, nil), deploymentOf(yes(), keyOfMap("m", "k", nil))},
+		AllowErrors: []string{reason},
+		OnWrite: func(controllertest.Request) error {
+			if refuse.Load() {
+				return &apierrors.StatusError{ErrStatus: metav1.Status{Reason: metav1.StatusReasonInvalid, Code: 422, Message: reason}}
+			}
+			return nil
+		},
+	}
+	inWorld(t, config, func(w world) {
+		w.Advance(10 * time.Second)
+		tries := len(w.Writes())
+		if tries < 3 {
+			t.Errorf("tried %d times in 10 s, want at least 3", tries)
+		}
+		w.expect("refused", 0, "RecordFailed: Changes cannot be followed, the API server refuses the record: "+reason)
+		refuse.Store(false)
+		w.Advance(time.Minute)
+		w.expect("accepted", 1)
+		w.set("m", "2")
+		w.Advance(quiet)
+		w.expect("changed", 1, rolledFor+"configmap/m")
+		refuse.Store(true)
+		w.patchApp(`{"metadata":{"annotations":{"incumbent.io/rollout-on-config-change":null}}}`)
+		w.Advance(time.Minute)
+		_ = w.Writes()
+		w.expect("opted out, and refused", 0, "RecordFailed: The record cannot be removed, the API server refuses: "+reason)
+	})
+}
+
+// TestAWorkloadThatIsGoneIsNotSaidToBeRolled deletes it before the write arrives.
+func TestAWorkloadThatIsGoneIsNotSaidToBeRolled(t *testing.T) {
+	var remove atomic.Bool
+	var there world
+	config := controllertest.Config{
+		Objects: []runtime.Object{mapOf("m", map[string]string{"k": "1"}, nil), deploymentOf(yes(), keyOfMap("m", "k", nil))},
+		OnWrite: func(controllertest.Request) error {
+			if remove.Load() {
+				return there.Kubernetes.AppsV1().Deployments("ns").Delete(context.Background(), "app", metav1.DeleteOptions{})
+			}
+			return nil
+		},
+	}
+	inWorld(t, config, func(w world) {
+		there = w
+		w.expect("at the start", 1)
+		remove.Store(true)
+		w.set("m", "2")
+		w.Advance(time.Hour)
+		w.expect("gone", 1)
+	})
+}
+
+// TestMarksThatAreTakenAway: kubectl replace leaves nothing that is not in its file.
+func TestMarksThatAreTakenAway(t *testing.T) {
+	const plain = `{"metadata":{"labels":null,"annotations":{"incumbent.io/config-record":null}},"spec":{"template":{"metadata":{"annotations":null}}}}`
+	objects := []runtime.Object{mapOf("m", map[string]string{"k": "1"}, nil), deploymentOf(yes(), keyOfMap("m", "k", nil))}
+	inWorld(t, controllertest.Config{Objects: objects}, func(w world) {
+		w.expect("at the start", 1)
+		w.patchApp(plain)
+		w.Advance(time.Hour)
+		w.expect("taken away", 1)
+		w.set("m", "2")
+		w.Advance(time.Second)
+		w.patchApp(plain)
+		w.Advance(time.Hour)
+		w.expect("taken away in the quiet period", 1, rolledFor+"configmap/m")
+
+		w.check(w.Kubernetes.AppsV1().Deployments("ns").Delete(t.Context(), "app", metav1.DeleteOptions{}))
+		w.set("m", "3")
+		again := deploymentOf(yes(), keyOfMap("m", "k", nil))
+		again.UID = "uid-again"
+		_, err := w.Kubernetes.AppsV1().Deployments("ns").Create(t.Context(), again, metav1.CreateOptions{})
+		w.check(err)
+		w.Advance(time.Hour)
+		w.expect("made anew", 1)
+	})
+}
+
+// TestAnotherManagerIsNotFoughtForEver: each would put right what the other records.
+func TestAnotherManagerIsNotFoughtForEver(t *testing.T) {
+	objects := []runtime.Object{mapOf("m", map[string]string{"k": "1"}, nil), deploymentOf(yes(), keyOfMap("m", "k", nil))}
+	rival := func(w world) {
+		app := w.app()
+		theirs, standing := recordOn(app.UID, app.Labels, app.Annotations)
+		if standing != recorded {
+			t.Fatalf("the record on it is %v, want a valid one", app.Annotations)
+		}
+		theirs.set("secret/s", "k", "0a0b0c0d:ff")
+		text := workload{ObjectMeta: app.ObjectMeta}.patch(marks{record: theirs})
+		_, err := w.Kubernetes.AppsV1().Deployments("ns").Patch(context.Background(), "app", types.MergePatchType, text, metav1.PatchOptions{})
+		w.check(err)
+	}
+	inWorld(t, controllertest.Config{Objects: objects}, func(w world) {
+		w.expect("at the start", 1)
+		for round := range maxContests - 1 {
+			rival(w)
+			w.expect(fmt.Sprint("replaced, round ", round), 1)
+		}
+		rival(w)
+		w.expect("replaced once too often", 0, "RecordContested: Another manager replaces what this one records here, which is left to it from now on: changes may go unnoticed. Run config-rollout in one manager of a cluster only")
+		w.patchApp(`{"metadata":{"labels":{"x":"y"}}}`)
+		w.expect("told once", 0)
+		w.set("m", "2")
+		w.Advance(quiet)
+		w.expect("what can be compared is rolled", 1, rolledFor+"configmap/m")
+		rival(w)
+		w.Advance(time.Hour)
+		w.expect("after the rollout", 0)
 	})
 }
 

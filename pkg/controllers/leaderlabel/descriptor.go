@@ -4,12 +4,10 @@
 package leaderlabel
 
 import (
-	"context"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
-	"github.com/incumbent-io/incumbent/pkg/clients"
 	"github.com/incumbent-io/incumbent/pkg/controllers"
 )
 
@@ -26,16 +24,7 @@ func Descriptor() controllers.Registration {
 		Access: func(controllers.NoOptions) []controllers.Access {
 			return []controllers.Access{{Resource: pods, Verbs: []string{"list", "watch", "patch"}, Namespace: controllers.OwnNamespace}}
 		},
-		Init: func(_ context.Context, c *controllers.Context, _ controllers.NoOptions) (controllers.Controller, error) {
-			if reason := skipReason(c.Instance); reason != "" {
-				return nil, controllers.Skip(reason)
-			}
-			labelled := c.Informers.In(clients.Scope{
-				Namespace:     c.Instance.PodNamespace,
-				LabelSelector: LabelRole + "=" + RoleLeader,
-			})
-			return newController(c, labelled.Metadata(pods).Informer())
-		},
+		Init: build,
 	}
 }
 

@@ -12,6 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/incumbent-io/incumbent/pkg/controllers"
 )
 
 const (
@@ -48,9 +50,12 @@ type self struct {
 	uid types.UID
 	// mark is the value of LabelLease that this Pod has while it leads.
 	mark string
-	// owner is the UID of the Pod's controller, empty for a Pod without one and as
-	// long as the Pod has not been looked up.
+	// owner is the UID of the Pod's controller, empty for a Pod without one.
 	owner types.UID
+}
+
+func selfOf(i controllers.Instance, own metav1.Object) self {
+	return self{uid: own.GetUID(), mark: markOf(i.LeaseNamespace, i.Lease, i.PodNamespace), owner: ownerOf(own)}
 }
 
 func ownerOf(pod metav1.Object) types.UID {
@@ -79,21 +84,15 @@ func (s self) ousts(pod metav1.Object) bool {
 	return s.owner != "" && ownerOf(pod) == s.owner
 }
 
-// concerns tells whether pod, as it has become, may call for a patch. It may say so
-// in vain for a Pod without a mark, since it does not go by the owner.
-func (s self) concerns(pod metav1.Object) bool {
-	if pod.GetUID() == s.uid {
-		return !s.labelled(pod)
-	}
-	labels := pod.GetLabels()
-	mark, marked := labels[LabelLease]
-	return labels[LabelRole] == RoleLeader && (!marked || mark == s.mark)
-}
-
 // labelPatch returns a JSON merge patch of labels, where nil removes one. The API
-// server refuses it with a conflict if the object has another UID.
-func labelPatch(uid types.UID, labels map[string]any) []byte {
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": uid, "labels": labels}})
+// server refuses it with a conflict if the object has another UID, or another version
+// than this, if it is not "".
+func labelPatch(uid types.UID, version string, labels map[string]any) []byte {
+	metadata := map[string]any{"uid": uid, "labels": labels}
+	if version != "" {
+		metadata["resourceVersion"] = version
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": metadata})
 	if err != nil {
 		panic(err) // Strings and nils can be encoded.
 	}

@@ -5,8 +5,8 @@ package objectttl
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -26,17 +26,14 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/incumbent-io/incumbent/pkg/controllers"
+	"github.com/incumbent-io/incumbent/pkg/reconciler"
 )
 
 const (
 	// maxWait cuts a long wait, so that a step of the wall clock is noticed and a
 	// deleted object's timer does not stay in memory for ever.
 	maxWait = time.Hour
-	// conflictWait is when an object is judged again after a conflict if the watch
-	// has not brought the newer object by then, which it normally has long before.
-	conflictWait = time.Second
-	// requestTimeout bounds one request, which is not cancelled by the end of the
-	// run: it is finished, so that nothing is in flight when Run returns.
+	// requestTimeout bounds the requests for one object.
 	requestTimeout = 5 * time.Second
 	// An object that fails is tried again after firstRetry, doubled up to maxRetry.
 	firstRetry = 100 * time.Millisecond
@@ -51,6 +48,9 @@ type item struct {
 	name     cache.ObjectName
 }
 
+// String is how logs and traces name it.
+func (i item) String() string { return written(i.resource) + " " + i.name.String() }
+
 // warning is what has been said about an object.
 type warning struct {
 	uid  types.UID
@@ -62,10 +62,7 @@ type controller struct {
 	client   metadata.Interface
 	kinds    *kinds
 	recorder events.EventRecorder
-	workers  int
-	queue    workqueue.TypedRateLimitingInterface[item]
-	// Invariant: written by watch, before Run, and only read by Run.
-	informers map[schema.GroupVersionResource]cache.SharedIndexInformer
+	stores   map[schema.GroupVersionResource]cache.Store
 
 	mu sync.Mutex
 	// warned holds an entry for every object that carries a malformed annotation
@@ -73,157 +70,82 @@ type controller struct {
 	warned map[item]warning
 }
 
-var _ controllers.Controller = (*controller)(nil)
-
-// newController returns a controller without resources. Its queue lives until ctx
-// ends or Run returns, whichever comes first.
-func newController(ctx context.Context, c *controllers.Context, workers int) *controller {
-	queue := workqueue.NewTypedRateLimitingQueueWithConfig(
-		workqueue.NewTypedItemExponentialFailureRateLimiter[item](firstRetry, maxRetry),
-		workqueue.TypedRateLimitingQueueConfig[item]{Name: Name, Clock: c.Clock, MetricsProvider: c.Metrics},
-	)
-	// The build may be discarded without a call of Run.
-	context.AfterFunc(ctx, queue.ShutDown)
+// build makes the controller of those resources that are there. When one appears or
+// goes, the controller is built anew.
+func build(ctx context.Context, c *controllers.Context, o *Options) (controllers.Controller, error) {
 	server := func() discovery.DiscoveryInterfaces { return c.Clients.Kubernetes().Discovery() }
-	return &controller{
-		clock:     c.Clock,
-		client:    c.Clients.Metadata(),
-		kinds:     &kinds{server: server, known: map[schema.GroupVersionResource]string{}},
-		recorder:  c.Events(scheme.Scheme),
-		workers:   workers,
-		queue:     queue,
-		informers: map[schema.GroupVersionResource]cache.SharedIndexInformer{},
-		warned:    map[item]warning{},
+	ttl := &controller{
+		clock:    c.Clock,
+		client:   c.Clients.Metadata(),
+		kinds:    &kinds{server: server, known: map[schema.GroupVersionResource]string{}},
+		recorder: c.Events(scheme.Scheme),
+		stores:   map[schema.GroupVersionResource]cache.Store{},
+		warned:   map[item]warning{},
 	}
-}
-
-// watch adds a resource. An object without the annotations never enters the queue,
-// unless it has just lost them.
-func (c *controller) watch(gvr schema.GroupVersionResource, informer cache.SharedIndexInformer) error {
-	c.informers[gvr] = informer
-	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(object any) { c.enqueue(gvr, object) },
-		UpdateFunc: func(before, after any) {
-			if !c.enqueue(gvr, after) {
-				c.enqueue(gvr, before)
-			}
-		},
-		DeleteFunc: func(object any) {
-			if tombstone, ok := object.(cache.DeletedFinalStateUnknown); ok {
-				object = tombstone.Obj
-			}
-			c.enqueue(gvr, object)
-		},
+	var watches []reconciler.Watch[item]
+	for _, gvr := range o.resourceVersions() {
+		if !c.Served(gvr) {
+			klog.FromContext(ctx).Info("Resource is not served, or not granted; its objects do not expire until it is", "resource", written(gvr))
+			continue
+		}
+		informer := c.Informers.Metadata(gvr).Informer()
+		ttl.stores[gvr] = informer.GetStore()
+		watches = append(watches, reconciler.Each(informer, itemsOf(gvr)))
+	}
+	if len(watches) == 0 {
+		return nil, errors.New("none of its resources is served and granted: " + strings.Join(o.Resources, ", "))
+	}
+	return reconciler.New(reconciler.Config[item]{
+		Name:        c.Name,
+		Reconcile:   ttl.reconcile,
+		Watches:     watches,
+		Workers:     o.Workers,
+		Timeout:     requestTimeout,
+		RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[item](firstRetry, maxRetry),
+		Metrics:     c.Metrics,
+		Tracer:      c.Tracer,
+		Clock:       c.Clock,
 	})
-	if err != nil {
-		return fmt.Errorf("watching %s: %w", written(gvr), err)
-	}
-	return nil
 }
 
-func (c *controller) enqueue(gvr schema.GroupVersionResource, object any) bool {
-	meta, ok := object.(metav1.Object)
-	if !ok || !annotated(meta) {
-		return false
-	}
-	c.queue.Add(item{resource: gvr, name: cache.MetaObjectToName(meta)})
-	return true
-}
-
-// Run implements controllers.Controller.
-func (c *controller) Run(ctx context.Context) error {
-	defer c.queue.ShutDown()
-	defer context.AfterFunc(ctx, c.queue.ShutDown)()
-	var workers sync.WaitGroup
-	for range c.workers {
-		workers.Go(func() { c.work(ctx) })
-	}
-	workers.Wait()
-	return nil
-}
-
-func (c *controller) work(ctx context.Context) {
-	for {
-		it, shutDown := c.queue.Get()
-		if shutDown {
-			return
+// itemsOf keeps objects without the annotations out of the queue. One that has just lost
+// them enters it by what it was before.
+func itemsOf(gvr schema.GroupVersionResource) func(*metav1.PartialObjectMetadata) []item {
+	return func(object *metav1.PartialObjectMetadata) []item {
+		if !annotated(object) {
+			return nil
 		}
-		// A queue that is shut down still hands out what it holds; that is left to
-		// the next run.
-		if ctx.Err() == nil {
-			c.process(ctx, it)
-		}
-		c.queue.Done(it)
+		return []item{{resource: gvr, name: cache.MetaObjectToName(object)}}
 	}
 }
 
-// process judges one object and decides when to look at it again.
-func (c *controller) process(ctx context.Context, it item) {
-	logger := klog.FromContext(ctx).WithValues("resource", written(it.resource), "object", klog.KRef(it.name.Namespace, it.name.Name))
-	requestCtx, cancel := context.WithTimeout(context.WithoutCancel(klog.NewContext(ctx, logger)), requestTimeout)
-	defer cancel()
-
-	wait, err := c.judgeSafely(requestCtx, it)
-	switch {
-	case err == nil:
-		c.queue.Forget(it)
-		if wait > 0 {
-			c.queue.AddAfter(it, min(wait, maxWait))
-		}
-	case controllers.IsNotLeader(err):
-		// The run is ending; the next leader sees the same object.
-	case apierrors.IsConflict(err):
-		logger.V(4).Info("Object changed before it could be deleted, judging the newer one")
-		c.queue.AddAfter(it, conflictWait)
-	default:
-		if c.queue.NumRequeues(it) == 0 {
-			logger.Error(err, "Cannot handle object, will retry at growing intervals")
-		} else {
-			logger.V(3).Info("Still cannot handle object", "err", err, "failures", c.queue.NumRequeues(it)+1)
-		}
-		c.queue.AddRateLimited(it)
-	}
-}
-
-// judgeSafely turns a panic into an error, so that one object cannot stop the others:
-// a panic in a worker's goroutine would end the process.
-func (c *controller) judgeSafely(ctx context.Context, it item) (wait time.Duration, err error) {
-	defer func() {
-		if reason := recover(); reason != nil {
-			err = fmt.Errorf("panic: %v\n%s", reason, debug.Stack())
-		}
-	}()
-	return c.judge(ctx, it)
-}
-
-// judge does what is due for the object now. A positive wait is the time until it is
-// due.
-func (c *controller) judge(ctx context.Context, it item) (wait time.Duration, err error) {
+// reconcile does what is due for the object now, and decides when to look at it again.
+func (c *controller) reconcile(ctx context.Context, it item) (reconciler.Result, error) {
 	object, err := c.cached(it)
 	if err != nil {
-		return 0, err
+		return reconciler.Result{}, err
 	}
 	if object == nil || object.DeletionTimestamp != nil {
 		c.retract(it)
-		return 0, nil
+		return reconciler.Result{}, nil
 	}
 	due, err := deadlineOf(object)
 	if err != nil {
-		return 0, c.warn(ctx, it, object, err)
+		return reconciler.Result{}, c.warn(ctx, it, object, err)
 	}
 	c.retract(it)
 	if due == nil {
-		return 0, nil
+		return reconciler.Result{}, nil
 	}
 	if wait := due.at.Sub(c.clock.Now()); wait > 0 {
-		return wait, nil
+		return reconciler.Result{RequeueAfter: min(wait, maxWait)}, nil
 	}
-	return 0, c.expire(ctx, it, object, due)
+	return reconciler.Result{}, c.expire(ctx, it, object, due)
 }
 
 // cached returns the object from the informer's cache, or nil if it is not there.
 func (c *controller) cached(it item) (*metav1.PartialObjectMetadata, error) {
-	found, exists, err := c.informers[it.resource].GetStore().GetByKey(it.name.String())
+	found, exists, err := c.stores[it.resource].GetByKey(it.name.String())
 	if err != nil || !exists {
 		return nil, err
 	}
@@ -234,7 +156,8 @@ func (c *controller) cached(it item) (*metav1.PartialObjectMetadata, error) {
 	return object, nil
 }
 
-// expire deletes exactly the object that was judged: same UID, same annotations.
+// expire deletes exactly the object that was judged: same UID, same annotations. Of one
+// that has changed meanwhile the newer state is judged.
 func (c *controller) expire(ctx context.Context, it item, object *metav1.PartialObjectMetadata, due *deadline) error {
 	// The default of some resources (Jobs) is to leave the dependents behind.
 	propagation := metav1.DeletePropagationBackground

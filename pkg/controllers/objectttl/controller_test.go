@@ -26,7 +26,6 @@ import (
 	kubetesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/events"
-	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
 	testingclock "k8s.io/utils/clock/testing"
@@ -88,7 +87,10 @@ type world struct {
 
 	// refuse is the answer to the next DELETEs instead of the deletion.
 	refuse func() error
+	absent map[schema.GroupVersionResource]bool // what the API server does not serve
 }
+
+func (w *world) served(gvr schema.GroupVersionResource) bool { return !w.absent[gvr] }
 
 func newWorld(t *testing.T) *world {
 	w := &world{
@@ -224,6 +226,7 @@ func (w *world) start(resources ...string) (stop func()) {
 	built := must(configured.Init(initCtx, &controllers.Context{
 		Name: configured.Name, Clients: set, Informers: view, Clock: w.clock,
 		Events: func(*runtime.Scheme) events.EventRecorder { return w.journal },
+		Served: w.served,
 	}))
 	poolCtx, stopPool := context.WithCancel(ctx)
 	poolEnd := goResult(func() error { return pool.Run(poolCtx) })
@@ -433,9 +436,9 @@ func TestConflictWithoutNewsIsTriedAgain(t *testing.T) {
 			t.Errorf("%d attempts, want 1", got)
 		}
 		w.refuse = nil
-		w.pass(conflictWait)
+		w.pass(firstRetry)
 		if got := len(w.settled()); got != 2 {
-			t.Errorf("%d entries after %v, want the deletion and its event", got, conflictWait)
+			t.Errorf("%d entries after %v, want the deletion and its event", got, firstRetry)
 		}
 	})
 }
@@ -518,8 +521,6 @@ func TestRefusalByTheFenceIsQuiet(t *testing.T) {
 		w.refuse = func() error { return fmt.Errorf("transport: %w", notLeader{}) }
 		w.put(configMaps, w.object("ns", "a", map[string]string{AnnotationExpiresAt: "2020-01-01T00:00:00Z"}))
 		w.expect("refused", "delete configmaps ns/a: transport: not the leader")
-		w.pass(time.Hour)
-		w.expect("an hour later")
 		stop()
 		if got := w.logged(ktesting.LogError, ""); got != 0 {
 			t.Errorf("%d errors logged, want none", got)
@@ -568,7 +569,8 @@ func TestDiscardedBuildLeavesNothing(t *testing.T) {
 		ctx, discard := context.WithCancel(context.Background())
 		must(Descriptor().Configure().Init(ctx, &controllers.Context{
 			Clients: must(clients.NewSet(clients.SetConfig{Fakes: fakes})), Informers: view, Clock: w.clock,
-			Events: func(*runtime.Scheme) events.EventRecorder { return w.journal },
+			Name: Name, Events: func(*runtime.Scheme) events.EventRecorder { return w.journal },
+			Served: w.served,
 		}))
 		discard()
 		view.Release()
@@ -603,32 +605,53 @@ func TestFarFutureDoesNotOverflow(t *testing.T) {
 	})
 }
 
-// recordingQueue keeps the delays that it is asked for.
-type recordingQueue struct {
-	workqueue.TypedRateLimitingInterface[item]
-	delays []time.Duration
-}
-
-func (q *recordingQueue) Forget(item)                          {}
-func (q *recordingQueue) AddAfter(_ item, delay time.Duration) { q.delays = append(q.delays, delay) }
-
 // A step of the wall clock does not move timers, so no timer may be set for longer
 // than the step is allowed to go unnoticed.
 func TestLongWaitsAreCut(t *testing.T) {
 	w := newWorld(t)
-	informer := cache.NewSharedIndexInformer(nil, &metav1.PartialObjectMetadata{}, 0, nil)
-	queue := &recordingQueue{}
-	c := &controller{clock: w.clock, queue: queue, informers: map[schema.GroupVersionResource]cache.SharedIndexInformer{configMaps: informer}}
-	for name, expiresAt := range map[string]string{"a": "9999-12-31T23:59:59Z", "b": "2026-11-20T13:00:01Z", "c": "2026-11-20T12:59:59Z"} {
-		if err := informer.GetStore().Add(w.object("ns", name, map[string]string{AnnotationExpiresAt: expiresAt})); err != nil {
-			t.Fatal(err)
+	store := cache.NewStore(cache.MetaNamespaceKeyFunc)
+	c := &controller{clock: w.clock, stores: map[schema.GroupVersionResource]cache.Store{configMaps: store}}
+	for expiresAt, want := range map[string]time.Duration{
+		"9999-12-31T23:59:59Z": maxWait,
+		"2026-11-20T13:00:01Z": maxWait,
+		"2026-11-20T12:59:59Z": maxWait - time.Second,
+	} {
+		w.check(store.Add(w.object("ns", "a", map[string]string{AnnotationExpiresAt: expiresAt})))
+		got, err := c.reconcile(t.Context(), item{resource: configMaps, name: cache.NewObjectName("ns", "a")})
+		if err != nil || got.RequeueAfter != want {
+			t.Errorf("%s: it waits %v (error %v), want %v", expiresAt, got.RequeueAfter, err, want)
 		}
 	}
-	for _, name := range []string{"a", "b", "c"} {
-		c.process(context.Background(), item{resource: configMaps, name: cache.NewObjectName("ns", name)})
-	}
-	if diff := cmp.Diff([]time.Duration{maxWait, maxWait, maxWait - time.Second}, queue.delays); diff != "" {
-		t.Errorf("the timers differ (-want +got):\n%s", diff)
+}
+
+// One resource that is not there, or not granted, does not hold up the others.
+func TestAbsentResourceNarrows(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.absent = map[schema.GroupVersionResource]bool{widgets: true}
+		stop := w.start("example.com/v1/widgets", "v1/configmaps")
+		w.put(configMaps, w.object("ns", "a", map[string]string{AnnotationExpiresAt: "2020-01-01T00:00:00Z"}))
+		if got := len(w.settled()); got != 2 {
+			t.Errorf("%d entries, want the deletion and its event", got)
+		}
+		stop()
+		for _, action := range w.api.Actions() {
+			if action.GetResource() == widgets {
+				t.Errorf("a request to %s the absent resource", action.GetVerb())
+			}
+		}
+	})
+}
+
+func TestWithoutAnyResourceItFails(t *testing.T) {
+	w := newWorld(t)
+	fakes := &clients.Fakes{Kubernetes: w.kube, Metadata: w.api}
+	_, err := build(t.Context(), &controllers.Context{
+		Name: Name, Clients: must(clients.NewSet(clients.SetConfig{Fakes: fakes})),
+		Events: func(*runtime.Scheme) events.EventRecorder { return w.journal },
+		Served: func(schema.GroupVersionResource) bool { return false },
+	}, &Options{Resources: []string{"v1/secrets", "example.com/v1/widgets"}, Workers: 1})
+	if err == nil || !strings.Contains(err.Error(), "v1/secrets, example.com/v1/widgets") {
+		t.Errorf("got %v, want an error that names the resources", err)
 	}
 }
 

@@ -3,11 +3,7 @@
 
 package objectttl
 
-import (
-	"context"
-
-	"github.com/incumbent-io/incumbent/pkg/controllers"
-)
+import "github.com/incumbent-io/incumbent/pkg/controllers"
 
 // Name is the controller's name.
 const Name = "object-ttl"
@@ -23,20 +19,13 @@ func Descriptor() controllers.Registration {
 	}
 }
 
+// access makes resources optional beside each other, so that one that is missing does not
+// hold up the others. One alone is needed.
 func access(o *Options) []controllers.Access {
 	var needs []controllers.Access
-	for _, gvr := range o.resourceVersions() {
-		needs = append(needs, controllers.Access{Resource: gvr, Verbs: []string{"list", "watch", "delete"}})
+	resources := o.resourceVersions()
+	for _, gvr := range resources {
+		needs = append(needs, controllers.Access{Resource: gvr, Verbs: []string{"list", "watch", "delete"}, Optional: len(resources) > 1})
 	}
 	return needs
-}
-
-func build(ctx context.Context, c *controllers.Context, o *Options) (controllers.Controller, error) {
-	controller := newController(ctx, c, o.Workers)
-	for _, gvr := range o.resourceVersions() {
-		if err := controller.watch(gvr, c.Informers.Metadata(gvr).Informer()); err != nil {
-			return nil, err
-		}
-	}
-	return controller, nil
 }

@@ -105,10 +105,15 @@ func TestDescriptor(t *testing.T) {
 	configured.Options.(*Options).Resources = []string{"v1/configmaps", "apps/v1/deployments"}
 	verbs := []string{"list", "watch", "delete"}
 	want := []controllers.Access{
-		{Resource: schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}, Verbs: verbs},
-		{Resource: schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}, Verbs: verbs},
+		{Resource: schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}, Verbs: verbs, Optional: true},
+		{Resource: schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}, Verbs: verbs, Optional: true},
 	}
 	if diff := cmp.Diff(want, configured.Access()); diff != "" {
 		t.Errorf("access differs (-want +got):\n%s", diff)
+	}
+	configured.Options.(*Options).Resources = []string{"v1/configmaps"}
+	want = []controllers.Access{{Resource: schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}, Verbs: verbs}}
+	if diff := cmp.Diff(want, configured.Access()); diff != "" {
+		t.Errorf("access to a single resource differs (-want +got):\n%s", diff)
 	}
 }

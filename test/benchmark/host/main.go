@@ -2,7 +2,8 @@
 // Copyright The Incumbent Authors.
 
 // Command host is the manager that the benchmarks measure: one controller that watches
-// all ConfigMaps, and as many that do nothing as TRIVIAL says. At SIGUSR1 it collects
+// all ConfigMaps, as many that reconcile them as LOOKERS says, and as many that do
+// nothing as TRIVIAL says. At SIGUSR1 it collects
 // garbage twice and prints what is in use.
 package main
 
@@ -25,6 +26,8 @@ import (
 	"github.com/incumbent-io/incumbent/pkg/manager"
 )
 
+var configMaps = schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
+
 type run func(ctx context.Context) error
 
 func (r run) Run(ctx context.Context) error { return r(ctx) }
@@ -43,6 +46,10 @@ func main() {
 				tell("all-running")
 			}
 		}))
+	}
+	lookers, _ := strconv.Atoi(os.Getenv("LOOKERS"))
+	for i := range lookers {
+		list = append(list, looker(fmt.Sprintf("looker-%d", i)))
 	}
 	os.Exit(manager.Main("host", controllers.NewRegistry(list...)))
 }
@@ -74,7 +81,6 @@ func trivial(name string, runs func()) controllers.Registration {
 
 // watcher tells when it is told of the first object, as a reconciler would start then.
 func watcher() controllers.Registration {
-	configMaps := schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
 	return controllers.Descriptor[controllers.NoOptions]{
 		Name: "watcher", Summary: "Watches all ConfigMaps.",
 		Access: func(controllers.NoOptions) []controllers.Access {
