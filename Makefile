@@ -17,7 +17,11 @@ LDFLAGS := -s -w \
 # Without gRPC's own traces, which nobody sees here, the linker drops a third of the
 # binary: their pages execute templates, and that keeps every exported method there is.
 TAGS := grpcnotrace
-GO_FILES := $(shell find cmd pkg -name '*.go' -not -name '*_test.go') go.mod go.sum Makefile
+# What is embedded counts as well as what is compiled.
+GO_FILES := $(shell find cmd pkg manifests -type f -not -name '*_test.go' -not -path '*/testdata/*') go.mod go.sum Makefile
+
+# Modules of their own, as the user of Incumbent that each of them shows would have.
+EXAMPLES := $(patsubst %/go.mod,%,$(wildcard examples/*/go.mod))
 
 ## Use it
 
@@ -43,7 +47,7 @@ manifests: bin/manager ## Generate manifests/base/rbac.yaml from what the enable
 
 ## Check it
 
-test: unit e2e ## Run every test: unit tests with the race detector, and the end-to-end tests on a local cluster.
+test: unit e2e examples ## Run every test: unit tests with the race detector, the end-to-end tests on a local cluster, and the examples.
 
 unit: ## Run the unit tests with the race detector.
 	@echo "==> unit tests with the race detector"
@@ -67,6 +71,14 @@ e2e: build bin/prometheus ## Run the tests on a local cluster: the cluster itsel
 	@echo "==> fault campaign, a few trials of each fault"
 	go test -count=1 -timeout=30m -v ./test/faults
 
+examples: build ## Build, run and test what is in examples/, and what manager init writes, on local clusters.
+	@for example in $(EXAMPLES); do \
+		echo "==> $$example"; \
+		(cd $$example && go test -count=1 -timeout=15m -v ./...); \
+	done
+	@echo "==> the tutorial, followed"
+	go test -count=1 -timeout=15m -v ./test/tutorial
+
 faults: build ## Run the fault campaign at length. TRIALS=n sets the trials of each fault (default 20), SEEDS=n those of the simulation.
 	@echo "==> simulation of the elector"
 	go test -count=1 -timeout=4h -run 'TestSimulation' ./pkg/leaderelection -seeds=$(or $(SEEDS),100000)
@@ -82,15 +94,16 @@ page: build ## Look at the /controllers page in a real browser (chromium, axe-co
 dashboard: build bin/prometheus ## Draw the dashboard's panels over an eventful minute, by gnuplot; the picture goes to docs/images.
 	@hack/dashboard.sh
 
-lint: ## Run go vet and staticcheck.
+lint: bin/staticcheck ## Run go vet and staticcheck.
 	go vet ./...
-	go tool -modfile=hack/tools/go.mod staticcheck ./...
+	bin/staticcheck ./...
+	for example in $(EXAMPLES); do (cd $$example && go vet ./... && ../../bin/staticcheck ./...); done
 	cd hack/localcluster && go vet $$(go list ./... | grep -v 'localcluster$$') # the rest is all of Kubernetes
 
 verify: lint ## Check formatting, module files, and that everything compiles for darwin and windows too.
-	@test -z "$$(gofmt -l cmd pkg test hack)" || { echo "not gofmt-ed:"; gofmt -l cmd pkg test hack; exit 1; }
+	@test -z "$$(gofmt -l cmd examples pkg test hack)" || { echo "not gofmt-ed:"; gofmt -l cmd examples pkg test hack; exit 1; }
 	go mod tidy -diff
-	for module in hack/localcluster hack/image hack/prometheus test/benchmark/peer; do (cd $$module && go mod tidy -diff); done
+	for module in hack/localcluster hack/image hack/prometheus test/benchmark/peer $(EXAMPLES); do (cd $$module && go mod tidy -diff); done
 	GOOS=darwin go build ./cmd/... ./pkg/...
 	GOOS=windows go build ./cmd/... ./pkg/...
 
@@ -106,6 +119,9 @@ bin/manager: $(GO_FILES)
 bin/localcluster: force
 	@hack/localcluster/build.sh $@
 
+bin/staticcheck: hack/tools/go.mod
+	go build -modfile=hack/tools/go.mod -o $@ honnef.co/go/tools/cmd/staticcheck
+
 bin/prometheus bin/promtool: force
 	@hack/prometheus/build.sh bin
 
@@ -116,4 +132,4 @@ build: bin/kubectl
 
 force:
 
-.PHONY: run manifests build image deploy clean test unit e2e faults benchmark page dashboard lint verify help force
+.PHONY: run manifests build image deploy clean test unit e2e examples faults benchmark page dashboard lint verify help force

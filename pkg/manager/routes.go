@@ -33,17 +33,11 @@ func (h *host) handler() http.Handler {
 		Metrics:   serving.Metrics(h.metrics.Registerer(), h.metrics, legacyregistry.DefaultGatherer),
 		SLIs:      h.health.slis.handler(),
 		Config:    func() any { return h.current().Effective() },
-		Flags:     flagValues(h.config.FlagValues()),
+		Flags:     h.config.FlagValues(),
 		Profiling: h.config.Profiling,
 		Debug:     h.debug,
 	}.Handler()
 }
-
-// flagValues are what /flagz shows.
-type flagValues map[string]string
-
-// GetFlagz implements flagz.Reader.
-func (f flagValues) GetFlagz() map[string]string { return f }
 
 // current is the configuration that runs.
 func (h *host) current() *options.Config {

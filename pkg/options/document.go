@@ -10,8 +10,9 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	genericoptions "k8s.io/apiserver/pkg/server/options"
 	logsapi "k8s.io/component-base/logs/api/v1"
+
+	"github.com/incumbent-io/incumbent/pkg/serving"
 )
 
 const (
@@ -145,16 +146,16 @@ func newDocument(o *Options) *document {
 	return d
 }
 
-func newServingSection(serving *genericoptions.SecureServingOptions, profiling *bool) servingSection {
+func newServingSection(secure *serving.SecureServing, profiling *bool) servingSection {
 	return servingSection{
-		BindAddress:       &serving.BindAddress,
-		SecurePort:        &serving.BindPort,
-		CertDir:           &serving.ServerCert.CertDirectory,
-		TLSCertFile:       &serving.ServerCert.CertKey.CertFile,
-		TLSPrivateKeyFile: &serving.ServerCert.CertKey.KeyFile,
-		TLSMinVersion:     &serving.MinTLSVersion,
-		TLSCipherSuites:   &serving.CipherSuites,
-		DisableHTTP2:      &serving.DisableHTTP2Serving,
+		BindAddress:       &secure.BindAddress,
+		SecurePort:        &secure.BindPort,
+		CertDir:           &secure.CertDirectory,
+		TLSCertFile:       &secure.CertFile,
+		TLSPrivateKeyFile: &secure.KeyFile,
+		TLSMinVersion:     &secure.MinTLSVersion,
+		TLSCipherSuites:   &secure.CipherSuites,
+		DisableHTTP2:      &secure.DisableHTTP2,
 		Profiling:         profiling,
 	}
 }

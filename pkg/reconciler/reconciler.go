@@ -177,7 +177,7 @@ func (r *Reconciler[K]) newQueue() (queue workqueue.TypedRateLimitingInterface[K
 		c.Metrics, end = metrics, metrics.end
 		r.backlog.count = metrics.count
 	}
-	inner := workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[K]{Name: c.Name, MetricsProvider: c.Metrics, Clock: c.Clock, Queue: r.order})
+	inner := workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[K]{Name: c.Name, MetricsProvider: c.Metrics, Clock: gaugeClock{c.Clock}, Queue: r.order})
 	delaying := workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[K]{Name: c.Name, MetricsProvider: c.Metrics, Clock: c.Clock, Queue: inner})
 	return workqueue.NewTypedRateLimitingQueueWithConfig(c.RateLimiter, workqueue.TypedRateLimitingQueueConfig[K]{DelayingQueue: delaying}), end
 }

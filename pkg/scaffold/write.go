@@ -113,6 +113,7 @@ func (c Config) manifests() (files []File, err error) {
 	rename := strings.NewReplacer(
 		"config.incumbent.io", "config.incumbent.io", // an API group, not a name
 		"manifests/base", "manifests",
+		"docs/configuration.md", "https://"+incumbent+"/blob/main/docs/configuration.md",
 		"Incumbent", c.Name,
 		"incumbent-io/manager", c.Name,
 		"incumbent", c.Name,

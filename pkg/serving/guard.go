@@ -4,18 +4,21 @@
 package serving
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"path"
 	"strings"
+	"sync/atomic"
+	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	openpaths "k8s.io/apiserver/pkg/authorization/path"
-	"k8s.io/apiserver/pkg/endpoints/filters"
-	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
-	"k8s.io/apiserver/pkg/endpoints/request"
-	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/klog/v2"
 )
 
@@ -25,13 +28,19 @@ const (
 	maxGuarded = 64
 	// maxBody bounds what a handler can read of a request's body.
 	maxBody = 64 << 10
+	// bodyTimeout bounds the wait for the body of a request.
+	bodyTimeout = 32 * time.Second
+	// complaintPeriod is the least time between two log lines that say that the API
+	// server cannot be asked: strangers must not fill the log.
+	complaintPeriod = 10 * time.Second
 )
 
 // guard stands before the handlers and lets in whom it should.
 type guard struct {
 	open        authorizer.Authorizer // by the path alone
 	credentials *credentials
-	permissions authorizer.Authorizer
+	permissions *permissions
+	complained  atomic.Pointer[time.Time] // nil before the first complaint
 }
 
 func newGuard(config Config) (*guard, error) {
@@ -52,16 +61,16 @@ func newGuard(config Config) (*guard, error) {
 
 // protect returns handler behind the guard.
 func (g *guard) protect(handler http.Handler) http.Handler {
-	guarded := limit(withRequestInfo(g.identify(g.permit(handler))), maxGuarded)
+	guarded := limit(g.identify(handler), maxGuarded)
 	return http.MaxBytesHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 { // -1 is not known
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // it can
+		}
 		switch {
 		case !plain(r.URL):
 			http.Error(w, "the path is not in its plain form: no //, no dots, no encoded slashes", http.StatusBadRequest)
 		case g.isOpen(r):
-			if r.ProtoMajor == 2 {
-				// HTTP/2 connections are expensive: strangers keep none.
-				w.Header().Set("Connection", "close")
-			}
+			dismiss(w, r)
 			handler.ServeHTTP(w, r)
 		default:
 			guarded.ServeHTTP(w, r)
@@ -69,46 +78,77 @@ func (g *guard) protect(handler http.Handler) http.Handler {
 	}), maxBody)
 }
 
-// permit lets a request through whose user has the permission.
-func (g *guard) permit(handler http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		attributes, err := filters.GetAuthorizerAttributes(r.Context())
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
-		decision, reason, err := g.permissions.Authorize(r.Context(), attributes)
-		switch {
-		case decision == authorizer.DecisionAllow:
-			handler.ServeHTTP(w, r)
-		case err != nil:
-			klog.FromContext(r.Context()).Error(err, "Cannot find out whether a request is permitted", "path", r.URL.Path, "user", attributes.GetUser().GetName())
-			unavailable(w)
-		default:
-			responsewriters.Forbidden(attributes, w, r, reason, scheme.Codecs)
-		}
-	})
-}
-
-// identify lets a request through whose user is known. It stands for the filter of
-// k8s.io/apiserver, which answers 401 to good credentials too when nobody can be asked
-// about them, and logs an error for each bad one: a stranger must not fill the log.
+// identify lets a request through to permit whose user is known. A stranger's is no
+// error: it must not fill the log.
 func (g *guard) identify(handler http.Handler) http.Handler {
-	unauthorized := filters.Unauthorized(scheme.Codecs)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		response, ok, err := g.credentials.AuthenticateRequest(r)
 		switch {
 		case err == nil && ok:
 			r.Header.Del("Authorization") // nobody behind needs it
-			handler.ServeHTTP(w, r.WithContext(request.WithUser(r.Context(), response.User)))
-		case unanswered(err):
-			klog.FromContext(r.Context()).Error(err, "Cannot find out who sends a request", "path", r.URL.Path)
+			g.permit(response.User, handler, w, r)
+		case errors.As(err, &unanswered{}):
+			g.complain(r, err, "Cannot find out who sends a request")
 			unavailable(w)
 		default:
 			klog.FromContext(r.Context()).V(4).Info("Refused a request without valid credentials", "path", r.URL.Path, "err", err)
-			unauthorized.ServeHTTP(w, r)
+			dismiss(w, r)
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			refuse(w, apierrors.NewUnauthorized("Unauthorized"))
 		}
 	})
+}
+
+// dismiss ends a connection of HTTP/2 with this answer. They are expensive, and strangers
+// keep none.
+func dismiss(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 2 {
+		w.Header().Set("Connection", "close")
+	}
+}
+
+// permit lets a request through that its user may make.
+func (g *guard) permit(who user.Info, handler http.Handler, w http.ResponseWriter, r *http.Request) {
+	verb := strings.ToLower(r.Method)
+	answer, err := g.permissions.decide(r.Context(), who, verb, r.URL.Path)
+	switch {
+	case err != nil:
+		g.complain(r, err, "Cannot find out whether a request is permitted", "user", who.GetName())
+		unavailable(w)
+	case !answer.allowed:
+		why := fmt.Errorf("user %q cannot %s path %q", who.GetName(), verb, r.URL.Path)
+		if answer.reason != "" {
+			why = fmt.Errorf("%w: %s", why, answer.reason)
+		}
+		refuse(w, apierrors.NewForbidden(schema.GroupResource{}, "", why))
+	default:
+		handler.ServeHTTP(w, r)
+	}
+}
+
+// complain logs that nobody could be asked about a request, one of all in complaintPeriod.
+func (g *guard) complain(r *http.Request, err error, message string, about ...any) {
+	if r.Context().Err() != nil {
+		return // the client has not waited for the answer
+	}
+	now := time.Now()
+	last := g.complained.Load()
+	if last != nil && now.Sub(*last) < complaintPeriod || !g.complained.CompareAndSwap(last, &now) {
+		return
+	}
+	klog.FromContext(r.Context()).Error(err, message, append(about, "path", r.URL.Path)...)
+}
+
+// refuse answers as an API server does, whose clients show the message.
+func refuse(w http.ResponseWriter, err *apierrors.StatusError) {
+	status := err.Status()
+	status.APIVersion, status.Kind = "v1", "Status"
+	body, _ := json.Marshal(status) // a status can always be encoded
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(int(status.Code))
+	_, _ = w.Write(append(body, '\n'))
 }
 
 // unavailable says that nobody could be asked about a request. The reason is in the
@@ -128,15 +168,6 @@ func (g *guard) isOpen(r *http.Request) bool {
 // asked about it and to the mux behind.
 func plain(u *url.URL) bool {
 	return u.RawPath == "" && u.Path != "" && (u.Path == "/" || path.Clean(u.Path) == strings.TrimSuffix(u.Path, "/"))
-}
-
-// withRequestInfo tells the filters what is asked for: always a path, never a
-// resource.
-func withRequestInfo(handler http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		info := &request.RequestInfo{Path: r.URL.Path, Verb: strings.ToLower(r.Method)}
-		handler.ServeHTTP(w, r.WithContext(request.WithRequestInfo(r.Context(), info)))
-	})
 }
 
 // limit refuses requests while as many as n are being answered.

@@ -5,9 +5,11 @@ package serving_test
 
 import (
 	"crypto/tls"
+	"encoding/json"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httptrace"
 	"os"
 	"path/filepath"
@@ -18,6 +20,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
@@ -89,6 +92,114 @@ func TestOpenPathsAskNobodyAndAnswersAreCached(t *testing.T) {
 	}
 }
 
+func TestPermissionsOfGroupsCount(t *testing.T) {
+	fake := &reviewers{
+		users:   map[string]string{"of-alice": "alice", "of-root": "root"},
+		groups:  map[string][]string{"alice": {"operators"}, "root": {"system:masters"}},
+		allowed: map[string][]string{"operators": {"get /metrics"}},
+	}
+	url := "https://" + serve(t, defaults(t, fake.start(t)), echo)
+	client := browser(&tls.Config{})
+	if status, body := send(t, client, "GET", url+"/metrics", "of-alice"); status != 200 {
+		t.Errorf("a group with the permission: got %d %q, want 200", status, body)
+	}
+	if status, body := send(t, client, "GET", url+"/configz", "of-root"); status != 200 {
+		t.Errorf("a group that may do everything: got %d %q, want 200", status, body)
+	}
+	want := []string{"tokenreview of-alice", "accessreview alice get /metrics", "tokenreview of-root"}
+	if diff := cmp.Diff(want, fake.asked()); diff != "" {
+		t.Errorf("reviews (-want +got):\n%s", diff)
+	}
+}
+
+func TestRefusalsTellWhyAndAreCached(t *testing.T) {
+	fake := &reviewers{users: map[string]string{"of-bob": "bob"}}
+	url := "https://" + serve(t, defaults(t, fake.start(t)), echo)
+	client := browser(&tls.Config{})
+	for token, want := range map[string]metav1.Status{
+		"wrong":  {Status: metav1.StatusFailure, Code: 401, Reason: metav1.StatusReasonUnauthorized, Message: "Unauthorized"},
+		"of-bob": {Status: metav1.StatusFailure, Code: 403, Reason: metav1.StatusReasonForbidden, Message: `forbidden: user "bob" cannot get path "/metrics": no rule is there`},
+	} {
+		for range 2 {
+			code, body := send(t, client, "GET", url+"/metrics", token)
+			var got metav1.Status
+			if err := json.Unmarshal([]byte(body), &got); err != nil {
+				t.Fatalf("%s: %v in %q", token, err, body)
+			}
+			want.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}
+			got.Details = nil
+			if diff := cmp.Diff(want, got); diff != "" || code != int(want.Code) {
+				t.Errorf("%s: code %d, status (-want +got):\n%s", token, code, diff)
+			}
+		}
+	}
+	reviews := 0
+	for _, entry := range fake.asked() {
+		if strings.HasPrefix(entry, "accessreview") {
+			reviews++
+		}
+	}
+	if reviews != 1 {
+		t.Errorf("asked %q, want one access review", fake.asked())
+	}
+}
+
+// TestBurstIsOneReview has many come at once, while the API server takes its time.
+func TestBurstIsOneReview(t *testing.T) {
+	fake := &reviewers{users: map[string]string{"of-alice": "alice"}, allowed: map[string][]string{"alice": {"get /metrics"}}, slow: 200 * time.Millisecond}
+	url := "https://" + serve(t, defaults(t, fake.start(t)), echo)
+	client := browser(&tls.Config{})
+	var burst sync.WaitGroup
+	for range 50 {
+		burst.Go(func() {
+			if status, body := send(t, client, "GET", url+"/metrics", "of-alice"); status != 200 {
+				t.Errorf("got %d %q, want 200", status, body)
+			}
+		})
+	}
+	burst.Wait()
+	if diff := cmp.Diff([]string{"tokenreview of-alice", "accessreview alice get /metrics"}, fake.asked()); diff != "" {
+		t.Errorf("reviews (-want +got):\n%s", diff)
+	}
+}
+
+// TestImpersonationIsIgnored: it is for API servers.
+func TestImpersonationIsIgnored(t *testing.T) {
+	fake := &reviewers{users: map[string]string{"of-bob": "bob"}}
+	url := "https://" + serve(t, defaults(t, fake.start(t)), echo)
+	request, err := http.NewRequest("GET", url+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Authorization", "Bearer of-bob")
+	request.Header.Set("Impersonate-User", "root")
+	request.Header.Set("Impersonate-Group", "system:masters")
+	request.Header.Set("X-Remote-User", "root")
+	request.Header.Set("X-Remote-Group", "system:masters")
+	response, err := browser(&tls.Config{}).Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	if response.StatusCode != 403 {
+		t.Errorf("got %d, want 403", response.StatusCode)
+	}
+	if diff := cmp.Diff([]string{"tokenreview of-bob", "accessreview bob get /metrics"}, fake.asked()); diff != "" {
+		t.Errorf("reviews (-want +got):\n%s", diff)
+	}
+}
+
+// TestHandlersSeeNoCredentials keeps tokens out of what a handler may log.
+func TestHandlersSeeNoCredentials(t *testing.T) {
+	fake := &reviewers{users: map[string]string{"of-alice": "alice"}, allowed: map[string][]string{"alice": {"get /metrics"}}}
+	url := "https://" + serve(t, defaults(t, fake.start(t)), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, r.Header.Get("Authorization"))
+	}))
+	if status, body := send(t, browser(&tls.Config{}), "GET", url+"/metrics", "of-alice"); status != 200 || body != "" {
+		t.Errorf("got %d and the handler saw %q, want 200 and nothing", status, body)
+	}
+}
+
 // TestHealthDoesNotWaitForTheAPIServer has an API server that takes connections and
 // never answers, which is worse than one that refuses them.
 func TestHealthDoesNotWaitForTheAPIServer(t *testing.T) {
@@ -98,7 +209,7 @@ func TestHealthDoesNotWaitForTheAPIServer(t *testing.T) {
 	}
 	defer func() { _ = silent.Close() }()
 	config := defaults(t, &rest.Config{Host: "http://" + silent.Addr().String()})
-	config.Authentication.TokenRequestTimeout = 300 * time.Millisecond
+	config.Authentication.Timeout = 300 * time.Millisecond
 	url := "https://" + serve(t, config, echo)
 	client := browser(&tls.Config{})
 	send(t, client, "GET", url+"/livez", "") // the certificate is made meanwhile
@@ -127,7 +238,7 @@ func TestHealthDoesNotWaitForTheAPIServer(t *testing.T) {
 func TestAPIServerThatFailsIsAnErrorWithinBounds(t *testing.T) {
 	fake := &reviewers{users: map[string]string{"of-alice": "alice"}, allowed: map[string][]string{"alice": {"get /metrics"}}, broken: true}
 	config := defaults(t, fake.start(t))
-	config.Authorization.ClientTimeout = 300 * time.Millisecond
+	config.Authorization.Timeout = 300 * time.Millisecond
 	url := "https://" + serve(t, config, echo)
 	begin := time.Now()
 	if status, body := send(t, browser(&tls.Config{}), "GET", url+"/metrics", "of-alice"); status != 503 {
@@ -184,8 +295,8 @@ func TestKubeconfigFlagsWinOverTheManagersOwnClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	config := defaults(t, own.start(t))
-	config.Authentication.RemoteKubeConfigFile = file
-	config.Authorization.RemoteKubeConfigFile = file
+	config.Authentication.Kubeconfig = file
+	config.Authorization.Kubeconfig = file
 	url := "https://" + serve(t, config, echo)
 	if status, body := send(t, browser(&tls.Config{}), "GET", url+"/metrics", "of-alice"); status != 200 {
 		t.Errorf("got %d %q, want 200", status, body)
@@ -211,8 +322,8 @@ func TestClientCertificatesOfTheGivenCA(t *testing.T) {
 	ca, stranger := newAuthority(t), newAuthority(t)
 	fake := &reviewers{allowed: map[string][]string{"alice": {"get /metrics"}}}
 	config := defaults(t, fake.start(t))
-	config.Authentication.ClientCert.ClientCA = filepath.Join(t.TempDir(), "ca.crt")
-	if err := os.WriteFile(config.Authentication.ClientCert.ClientCA, ca.pem, 0o600); err != nil {
+	config.Authentication.ClientCAFile = filepath.Join(t.TempDir(), "ca.crt")
+	if err := os.WriteFile(config.Authentication.ClientCAFile, ca.pem, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	url := "https://" + serve(t, config, echo)
@@ -238,8 +349,8 @@ func TestHeadersOfAFrontProxyAreBelievedOnlyFromIt(t *testing.T) {
 	ca, stranger := newAuthority(t), newAuthority(t)
 	fake := &reviewers{allowed: map[string][]string{"alice": {"get /metrics"}}}
 	config := defaults(t, fake.start(t))
-	config.Authentication.RequestHeader.ClientCAFile = filepath.Join(t.TempDir(), "ca.crt")
-	if err := os.WriteFile(config.Authentication.RequestHeader.ClientCAFile, ca.pem, 0o600); err != nil {
+	config.Authentication.FrontProxy.ClientCAFile = filepath.Join(t.TempDir(), "ca.crt")
+	if err := os.WriteFile(config.Authentication.FrontProxy.ClientCAFile, ca.pem, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	url := "https://" + serve(t, config, echo)
@@ -300,15 +411,38 @@ func TestStrangersKeepNoHTTP2Connection(t *testing.T) {
 }
 
 func TestClientCAIsLookedUpOnlyWhenAskedFor(t *testing.T) {
-	ca := newAuthority(t)
+	const lookUp = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication"
+	ca, next := newAuthority(t), newAuthority(t)
 	fake := &reviewers{ca: ca.pem, allowed: map[string][]string{"alice": {"get /metrics"}}}
 	config := defaults(t, fake.start(t))
-	config.Authentication.SkipInClusterLookup = false
+	config.Authentication.SkipLookup = false
+	config.Authentication.CacheTTL = 100 * time.Millisecond
 	url := "https://" + serve(t, config, echo)
+	if status, body := send(t, browser(&tls.Config{}), "GET", url+"/metrics", ""); status != 401 {
+		t.Errorf("no certificate: got %d %q, want 401", status, body)
+	}
+	if asked := fake.asked(); len(asked) > 0 {
+		t.Errorf("no certificate: asked %q, want nothing", asked)
+	}
 	client := ca.client(t, "alice")
-	eventually(t, "the CA in the ConfigMap to be known", func() bool {
-		status, _ := send(t, client, "GET", url+"/metrics", "")
+	if status, body := send(t, client, "GET", url+"/metrics", ""); status != 200 {
+		t.Errorf("the CA in the ConfigMap: got %d %q, want 200", status, body)
+	}
+	if diff := cmp.Diff([]string{lookUp, "accessreview alice get /metrics"}, fake.asked()); diff != "" {
+		t.Errorf("asked (-want +got):\n%s", diff)
+	}
+	fake.replaceCA(next.pem)
+	eventually(t, "the next CA to count", func() bool {
+		status, _ := send(t, next.client(t, "alice"), "GET", url+"/metrics", "")
 		return status == 200
+	})
+	if status, body := send(t, client, "GET", url+"/metrics", ""); status != 401 {
+		t.Errorf("the CA that is gone: got %d %q, want 401", status, body)
+	}
+	fake.replaceCA(nil)
+	eventually(t, "no CA to count", func() bool {
+		status, _ := send(t, next.client(t, "alice"), "GET", url+"/metrics", "")
+		return status == 401
 	})
 
 	fake = &reviewers{ca: ca.pem}
@@ -318,6 +452,57 @@ func TestClientCAIsLookedUpOnlyWhenAskedFor(t *testing.T) {
 	}
 	if asked := fake.asked(); len(asked) > 0 {
 		t.Errorf("by default: asked %q, want nothing", asked)
+	}
+}
+
+// TestKnownClientCACountsWhileNobodyCanBeAsked lets an administrator look at a manager
+// whose API server is away.
+func TestKnownClientCACountsWhileNobodyCanBeAsked(t *testing.T) {
+	ca := newAuthority(t)
+	fake := &reviewers{ca: ca.pem}
+	server := httptest.NewServer(fake)
+	config := defaults(t, &rest.Config{Host: server.URL})
+	config.Authentication.SkipLookup = false
+	config.Authentication.CacheTTL = time.Millisecond
+	config.Authorization.AlwaysAllowGroups = []string{"system:authenticated"}
+	url := "https://" + serve(t, config, echo)
+	client := ca.client(t, "alice")
+	if status, body := send(t, client, "GET", url+"/metrics", ""); status != 200 {
+		t.Errorf("got %d %q, want 200", status, body)
+	}
+	server.Close()
+	if status, body := send(t, client, "GET", url+"/metrics", ""); status != 200 {
+		t.Errorf("without the API server: got %d %q, want 200", status, body)
+	}
+
+	fresh := defaults(t, &rest.Config{Host: server.URL})
+	fresh.Authentication.SkipLookup = false
+	url = "https://" + serve(t, fresh, echo)
+	if status, body := send(t, client, "GET", url+"/metrics", ""); status != 503 {
+		t.Errorf("never known: got %d %q, want 503", status, body)
+	}
+}
+
+func TestReplacedClientCAFileCounts(t *testing.T) {
+	ca, next := newAuthority(t), newAuthority(t)
+	fake := &reviewers{allowed: map[string][]string{"alice": {"get /metrics"}}}
+	config := defaults(t, fake.start(t))
+	config.Authentication.ClientCAFile = filepath.Join(t.TempDir(), "ca.crt")
+	must(t, os.WriteFile(config.Authentication.ClientCAFile, ca.pem, 0o600))
+	url := "https://" + serve(t, config, echo)
+	status := func(of *authority) int {
+		code, _ := send(t, of.client(t, "alice"), "GET", url+"/metrics", "")
+		return code
+	}
+	must(t, os.WriteFile(config.Authentication.ClientCAFile, next.pem, 0o600))
+	eventually(t, "the next CA to count", func() bool { return status(next) == 200 })
+	if got := status(ca); got != 401 {
+		t.Errorf("the CA that is gone: got %d, want 401", got)
+	}
+	must(t, os.WriteFile(config.Authentication.ClientCAFile, []byte("no certificate"), 0o600))
+	time.Sleep(1100 * time.Millisecond) // the file is read again
+	if got := status(next); got != 200 {
+		t.Errorf("the file is broken: got %d, want 200 by its last content", got)
 	}
 }
 

@@ -30,6 +30,8 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 
@@ -38,21 +40,19 @@ import (
 
 func TestMain(m *testing.M) {
 	klog.SetLogger(logr.Discard())
-	goleak.VerifyTestMain(m,
-		// A file of certificates that cannot be read leaves a work queue of
-		// k8s.io/apiserver behind. Listen fails then, and the process ends.
-		goleak.IgnoreTopFunction("k8s.io/client-go/util/workqueue.(*Typed[...]).updateUnfinishedWorkLoop"),
-		goleak.IgnoreTopFunction("k8s.io/client-go/util/workqueue.(*delayingType[...]).waitingLoop"))
+	goleak.VerifyTestMain(m)
 }
 
 // reviewers is a fake API server that answers reviews. Its zero value knows nobody.
 type reviewers struct {
 	users   map[string]string   // token -> user
-	allowed map[string][]string // user -> "verb path"
-	ca      []byte              // in the ConfigMap of client CAs
+	groups  map[string][]string // user -> groups
+	allowed map[string][]string // user or group -> "verb path"
 	broken  bool                // answers access reviews with 500
+	slow    time.Duration       // before each answer
 
 	mu   sync.Mutex
+	ca   []byte   // in the ConfigMap of client CAs
 	seen []string // "tokenreview TOKEN", "accessreview USER verb path", or the path of a request
 }
 
@@ -74,6 +74,12 @@ func (f *reviewers) asked() []string {
 	return slices.Clone(f.seen)
 }
 
+func (f *reviewers) replaceCA(pem []byte) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ca = pem
+}
+
 func (f *reviewers) note(entry string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -81,21 +87,22 @@ func (f *reviewers) note(entry string) {
 }
 
 func (f *reviewers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	time.Sleep(f.slow)
 	w.Header().Set("Content-Type", "application/json")
 	switch r.URL.Path {
 	case "/apis/authentication.k8s.io/v1/tokenreviews":
 		var review authenticationv1.TokenReview
-		_ = json.NewDecoder(r.Body).Decode(&review)
+		decode(r, &review)
 		f.note("tokenreview " + review.Spec.Token)
 		if user, known := f.users[review.Spec.Token]; known {
-			review.Status = authenticationv1.TokenReviewStatus{Authenticated: true, User: authenticationv1.UserInfo{Username: user}}
+			review.Status = authenticationv1.TokenReviewStatus{Authenticated: true, User: authenticationv1.UserInfo{Username: user, Groups: f.groups[user]}}
 		} else {
 			review.Status.Error = "the token has expired"
 		}
 		_ = json.NewEncoder(w).Encode(review)
 	case "/apis/authorization.k8s.io/v1/subjectaccessreviews":
 		var review authorizationv1.SubjectAccessReview
-		_ = json.NewDecoder(r.Body).Decode(&review)
+		decode(r, &review)
 		attributes := review.Spec.NonResourceAttributes
 		what := attributes.Verb + " " + attributes.Path
 		f.note("accessreview " + review.Spec.User + " " + what)
@@ -103,30 +110,31 @@ func (f *reviewers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusInternalServerError)
 			return
 		}
-		review.Status.Allowed = slices.Contains(f.allowed[review.Spec.User], what)
-		_ = json.NewEncoder(w).Encode(review)
-	case "/api/v1/namespaces/kube-system/configmaps":
-		f.note(r.URL.Path)
-		switch query := r.URL.Query(); {
-		case query.Get("sendInitialEvents") == "true":
-			w.WriteHeader(http.StatusUnprocessableEntity) // an older server
-		case query.Get("watch") != "":
-			w.(http.Flusher).Flush()
-			<-r.Context().Done()
-		default:
-			_ = json.NewEncoder(w).Encode(corev1.ConfigMapList{
-				TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMapList"},
-				ListMeta: metav1.ListMeta{ResourceVersion: "1"},
-				Items: []corev1.ConfigMap{{
-					ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "extension-apiserver-authentication", ResourceVersion: "1"},
-					Data:       map[string]string{"client-ca-file": string(f.ca)},
-				}},
-			})
+		for _, subject := range append(review.Spec.Groups, review.Spec.User) {
+			review.Status.Allowed = review.Status.Allowed || slices.Contains(f.allowed[subject], what)
 		}
+		if !review.Status.Allowed {
+			review.Status.Reason = "no rule is there"
+		}
+		_ = json.NewEncoder(w).Encode(review)
+	case "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication":
+		f.note(r.URL.Path)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		_ = json.NewEncoder(w).Encode(corev1.ConfigMap{
+			TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
+			Data:     map[string]string{"client-ca-file": string(f.ca)},
+		})
 	default:
 		f.note(r.URL.Path)
 		w.WriteHeader(http.StatusNotFound)
 	}
+}
+
+// decode reads an object in JSON or protobuf.
+func decode(r *http.Request, object runtime.Object) {
+	content, _ := io.ReadAll(r.Body)
+	_, _, _ = scheme.Codecs.UniversalDeserializer().Decode(content, nil, object)
 }
 
 // exhausted is a rate limiter that lets nobody through, and says so at once.

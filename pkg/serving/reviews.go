@@ -5,26 +5,12 @@ package serving
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
-	"slices"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	utilerrors "k8s.io/apimachinery/pkg/util/errors"
-	"k8s.io/apiserver/pkg/authentication/authenticator"
-	"k8s.io/apiserver/pkg/authentication/authenticatorfactory"
-	"k8s.io/apiserver/pkg/authorization/authorizer"
-	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
-	"k8s.io/apiserver/pkg/authorization/union"
-	"k8s.io/apiserver/pkg/server/dynamiccertificates"
-	genericoptions "k8s.io/apiserver/pkg/server/options"
-	"k8s.io/client-go/kubernetes"
-	authenticationclient "k8s.io/client-go/kubernetes/typed/authentication/v1"
-	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
@@ -58,125 +44,29 @@ func reviewer(flag, kubeconfig string, own *rest.Config) (*rest.Config, error) {
 	return config, nil
 }
 
-// credentials tells who sent a request.
-type credentials struct {
-	authenticator.Request
-	// clientCA is what the server asks client certificates of; nil asks for none.
-	clientCA dynamiccertificates.CAContentProvider
-}
-
-// newCredentials uses the factory beneath the options' ApplyTo, which cannot be given
-// a rest.Config: the same authenticators, from the same options. Anonymous requests
-// are not authenticated: an open path needs no user, and every other refuses them.
-func newCredentials(config Config) (*credentials, error) {
-	options := config.Authentication
-	reviews, err := reviewer("authentication-kubeconfig", options.RemoteKubeConfigFile, config.REST)
-	if err != nil {
-		return nil, err
-	}
-	factory := authenticatorfactory.DelegatingAuthenticatorConfig{
-		CacheTTL:                 options.CacheTTL,
-		WebhookRetryBackoff:      options.WebhookRetryBackoff,
-		TokenAccessReviewTimeout: options.TokenRequestTimeout,
-	}
-	if reviews != nil {
-		if factory.TokenAccessReviewClient, err = authenticationclient.NewForConfig(reviews); err != nil {
-			return nil, fmt.Errorf("client for token reviews: %w", err)
+// ask sends a request, and again if the API server is unwell, for at most timeout.
+func ask[A any](ctx context.Context, timeout time.Duration, send func(context.Context) (A, error)) (answer A, err error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	again := wait.Backoff{Duration: 500 * time.Millisecond, Factor: 1.5, Jitter: 0.2, Steps: 5}
+	for {
+		answer, err = send(ctx)
+		if err == nil || !passing(err) || again.Steps <= 1 {
+			return answer, err
+		}
+		select {
+		case <-time.After(again.Step()):
+		case <-ctx.Done():
+			return answer, err
 		}
 	}
-	if factory.ClientCertificateCAContentProvider, err = certificateCA(options, reviews); err != nil {
-		return nil, err
-	}
-	if factory.RequestHeaderConfig, err = options.RequestHeader.ToAuthenticationRequestHeaderConfig(); err != nil {
-		return nil, fmt.Errorf("--requestheader-client-ca-file=%s: %w", options.RequestHeader.ClientCAFile, err)
-	}
-	c := &credentials{clientCA: factory.ClientCertificateCAContentProvider}
-	switch proxy := factory.RequestHeaderConfig; {
-	case proxy == nil:
-	case c.clientCA == nil:
-		c.clientCA = proxy.CAContentProvider
-	default:
-		c.clientCA = dynamiccertificates.NewUnionCAContentProvider(c.clientCA, proxy.CAContentProvider)
-	}
-	if reviews == nil && c.clientCA == nil {
-		c.Request = authenticator.RequestFunc(nobody)
-		return c, nil
-	}
-	c.Request, _, err = factory.New()
-	return c, err
 }
 
-// unanswered tells a review that could not be had from one with a bad outcome, whose
-// error is text alone.
-func unanswered(err error) bool {
-	if several, ok := err.(utilerrors.Aggregate); ok {
-		return slices.ContainsFunc(several.Errors(), unanswered)
+// passing tells whether an error may be gone in a moment.
+func passing(err error) bool {
+	if _, ok := apierrors.SuggestsClientDelay(err); ok {
+		return true
 	}
-	var network *url.Error
-	var answer apierrors.APIStatus
-	return errors.As(err, &network) || errors.As(err, &answer) || errors.Is(err, context.DeadlineExceeded)
-}
-
-// nobody knows no credentials at all.
-func nobody(*http.Request) (*authenticator.Response, bool, error) { return nil, false, nil }
-
-// certificateCA returns the CA of client certificates, nil if none is accepted.
-func certificateCA(options *genericoptions.DelegatingAuthenticationOptions, reviews *rest.Config) (dynamiccertificates.CAContentProvider, error) {
-	if options.ClientCert != (genericoptions.ClientCertAuthenticationOptions{}) {
-		ca, err := options.ClientCert.GetClientCAContentProvider()
-		if err != nil {
-			return nil, fmt.Errorf("--client-ca-file=%s: %w", options.ClientCert.ClientCA, err)
-		}
-		return ca, nil
-	}
-	if options.SkipInClusterLookup {
-		return nil, nil
-	}
-	if reviews == nil {
-		return nil, errors.New("--authentication-skip-lookup=false needs an API server: give --authentication-kubeconfig, or skip the lookup")
-	}
-	client, err := kubernetes.NewForConfig(reviews)
-	if err != nil {
-		return nil, fmt.Errorf("client for the lookup of the client CA: %w", err)
-	}
-	return dynamiccertificates.NewDynamicCAFromConfigMapController("client-ca", metav1.NamespaceSystem, "extension-apiserver-authentication", "client-ca-file", client)
-}
-
-// newPermissions returns what decides on requests to paths that are not open.
-func newPermissions(config Config) (authorizer.Authorizer, error) {
-	options := config.Authorization
-	reviews, err := reviewer("authorization-kubeconfig", options.RemoteKubeConfigFile, config.REST)
-	if err != nil {
-		return nil, err
-	}
-	chain := []union.NamedAuthorizer{{
-		AuthorizerName: "always-allow-groups",
-		Authorizer:     authorizerfactory.NewPrivilegedGroups(options.AlwaysAllowGroups...),
-	}}
-	if reviews != nil {
-		client, err := authorizationclient.NewForConfig(reviews)
-		if err != nil {
-			return nil, fmt.Errorf("client for access reviews: %w", err)
-		}
-		delegate, err := authorizerfactory.DelegatingAuthorizerConfig{
-			SubjectAccessReviewClient: client,
-			AllowCacheTTL:             options.AllowCacheTTL,
-			DenyCacheTTL:              options.DenyCacheTTL,
-			WebhookRetryBackoff:       options.WebhookRetryBackoff,
-		}.New()
-		if err != nil {
-			return nil, fmt.Errorf("access reviews: %w", err)
-		}
-		chain = append(chain, union.NamedAuthorizer{AuthorizerName: "access-reviews", Authorizer: bounded(delegate, options.ClientTimeout)})
-	}
-	return union.New(chain...)
-}
-
-// bounded gives a review and its retries together no more than timeout.
-func bounded(inner authorizer.Authorizer, timeout time.Duration) authorizer.Authorizer {
-	return authorizer.AuthorizerFunc(func(ctx context.Context, attributes authorizer.Attributes) (authorizer.Decision, string, error) {
-		ctx, cancel := context.WithTimeout(ctx, timeout)
-		defer cancel()
-		return inner.Authorize(ctx, attributes)
-	})
+	return apierrors.IsInternalError(err) || apierrors.IsTimeout(err) || apierrors.IsTooManyRequests(err) ||
+		utilnet.IsConnectionReset(err) || utilnet.IsHTTP2ConnectionLost(err)
 }

@@ -6,11 +6,6 @@ package serving
 import (
 	"net/http"
 	"slices"
-
-	"k8s.io/apimachinery/pkg/util/version"
-	"k8s.io/apiserver/pkg/server/flagz"
-	"k8s.io/apiserver/pkg/server/statusz"
-	"k8s.io/component-base/compatibility"
 )
 
 // Routes are a manager's endpoints. What is nil is not there.
@@ -28,8 +23,8 @@ type Routes struct {
 	// Config returns what /configz shows as JSON. It must hold no secrets and is
 	// called from many goroutines.
 	Config func() any
-	// Flags are what /flagz shows.
-	Flags flagz.Reader
+	// Flags are what /flagz shows: names and values, without secrets.
+	Flags map[string]string
 	// Profiling turns /debug/pprof/ on.
 	Profiling bool
 	// Debug returns the handler below /debug/controllers/NAME/, which sees paths
@@ -52,7 +47,7 @@ func (r Routes) Handler() http.Handler {
 		t.Handle("/configz", JSON(r.Config))
 	}
 	if r.Flags != nil {
-		flagz.Install(&t, r.Manager, r.Flags)
+		t.Handle("/flagz", r.flagz())
 	}
 	if r.Profiling {
 		t.Handle("/debug/pprof/", Profiling())
@@ -64,7 +59,8 @@ func (r Routes) Handler() http.Handler {
 		t.list("/debug/controllers/NAME/")
 		t.mux.Handle("/debug/controllers/{name}/", named("/debug/controllers/", r.Debug))
 	}
-	statusz.Install(&t, r.Manager, statusz.NewRegistry(effectiveVersion(r.Version), statusz.WithListedPaths(t.paths)))
+	t.list("/statusz")
+	t.mux.Handle("GET /statusz", r.statusz(t.paths))
 	index := JSON(func() any { return map[string][]string{"paths": t.paths} })
 	t.mux.Handle("GET /{$}", index)
 	return t.mux
@@ -96,13 +92,4 @@ func (t *table) tree(path string, handler http.Handler) {
 	if handler != nil {
 		t.mux.Handle("GET "+path+"/", handler)
 	}
-}
-
-// effectiveVersion is a version in the form that statusz needs, which is 0.0 when
-// this is a development build that has none.
-func effectiveVersion(text string) compatibility.EffectiveVersion {
-	if _, err := version.ParseSemantic(text); err != nil {
-		text = "0.0.0"
-	}
-	return compatibility.NewEffectiveVersionFromString(text, "", "")
 }

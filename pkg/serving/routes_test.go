@@ -9,14 +9,15 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/spf13/pflag"
-	"k8s.io/apiserver/pkg/server/flagz"
-	cliflag "k8s.io/component-base/cli/flag"
+	flagz "k8s.io/apiserver/pkg/server/flagz/api/v1beta1"
+	statusz "k8s.io/apiserver/pkg/server/statusz/api/v1beta1"
 	"k8s.io/component-base/metrics"
 
 	"github.com/incumbent-io/incumbent/pkg/serving"
@@ -37,21 +38,13 @@ func counting(name string, n float64) metrics.KubeRegistry {
 }
 
 func allRoutes() serving.Routes {
-	var sections cliflag.NamedFlagSets
-	sections.FlagSet("generic").Int("workers", 2, "")
-	sections.FlagSet("generic").String("password", "swordfish", "")
-	sections.FlagSets["generic"].VisitAll(func(flag *pflag.Flag) {
-		if flag.Name == "password" {
-			flag.Annotations = map[string][]string{"classified": {"true"}}
-		}
-	})
 	return serving.Routes{
 		Manager: "fleet", Version: "v1.2.3-dev",
 		Live: says("live"), Ready: says("ready"), Health: says("health"), Status: says("status"),
 		Metrics:   serving.Metrics(counting("errors_total", 0).Registerer(), counting("one_total", 1), counting("two_total", 2)),
 		SLIs:      serving.Metrics(counting("errors_total", 0).Registerer(), counting("sli_total", 3)),
 		Config:    func() any { return map[string]int{"quota": 5} },
-		Flags:     flagz.NamedFlagSetsReader{FlagSets: sections},
+		Flags:     map[string]string{"workers": "2", "controllers": "*"},
 		Profiling: true,
 		Debug: func(controller string) http.Handler {
 			if controller != "quota" {
@@ -84,10 +77,10 @@ func TestRoutesLeadToTheirHandlers(t *testing.T) {
 		"the process's metrics":       {target: "/metrics", status: 200, contains: "two_total 2", not: "sli_total"},
 		"SLIs":                        {target: "/metrics/slis", status: 200, contains: "sli_total 3"},
 		"configuration":               {target: "/configz", status: 200, contains: `"quota": 5`},
-		"flags":                       {target: "/flagz", status: 200, contains: "workers"},
-		"classified flags":            {target: "/flagz", status: 200, contains: "CLASSIFIED", not: "swordfish"},
-		"statusz":                     {target: "/statusz", status: 200, contains: "1.2.3-dev"},
+		"flags":                       {target: "/flagz", status: 200, contains: "controllers=*\nworkers=2\n"},
+		"statusz":                     {target: "/statusz", status: 200, contains: "Binary version: v1.2.3-dev\n"},
 		"statusz lists the paths":     {target: "/statusz", status: 200, contains: "/controllers"},
+		"statusz lists itself":        {target: "/statusz", status: 200, contains: " /statusz"},
 		"profiles":                    {target: "/debug/pprof/", status: 200, contains: "goroutine"},
 		"a profile":                   {target: "/debug/pprof/goroutine?debug=1", status: 200, contains: "goroutine profile"},
 		"the command line stays here": {target: "/debug/pprof/cmdline", status: 404},
@@ -139,6 +132,40 @@ func TestIndexListsThePaths(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestPagesAreObjectsForWhoAsksForTheKind asks as kubectl and collectors do.
+func TestPagesAreObjectsForWhoAsksForTheKind(t *testing.T) {
+	handler := allRoutes().Handler()
+	ask := func(path, accept string) (contentType, body string) {
+		request := httptest.NewRequest("GET", path, nil)
+		request.Header.Set("Accept", accept)
+		recorder := httptest.NewRecorder()
+		handler.ServeHTTP(recorder, request)
+		return recorder.Header().Get("Content-Type"), recorder.Body.String()
+	}
+	_, body := ask("/statusz", "text/html, application/json;g=config.k8s.io;v=v1beta1;as=Statusz")
+	var status statusz.Statusz
+	if err := json.Unmarshal([]byte(body), &status); err != nil {
+		t.Fatalf("%v in %s", err, body)
+	}
+	if status.Kind != "Statusz" || status.APIVersion != "config.k8s.io/v1beta1" || status.Name != "fleet" || status.BinaryVersion != "v1.2.3-dev" ||
+		time.Since(status.StartTime.Time) > time.Hour || !slices.Contains(status.Paths, "/flagz") {
+		t.Errorf("got %s", body)
+	}
+	_, body = ask("/flagz", "application/json;as=Flagz;v=v1beta1;g=config.k8s.io")
+	var flags flagz.Flagz
+	if err := json.Unmarshal([]byte(body), &flags); err != nil {
+		t.Fatalf("%v in %s", err, body)
+	}
+	if diff := cmp.Diff(allRoutes().Flags, flags.Flags); diff != "" || flags.Kind != "Flagz" {
+		t.Errorf("%s; flags (-want +got):\n%s", body, diff)
+	}
+	for _, accept := range []string{"", "*/*", "application/json", "application/json;g=config.k8s.io;v=v9;as=Statusz", "application/json;g=config.k8s.io;v=v1beta1;as=Flagz", ";;;"} {
+		if got, _ := ask("/statusz", accept); got != "text/plain; charset=utf-8" {
+			t.Errorf("Accept: %q: got %s, want text", accept, got)
+		}
 	}
 }
 

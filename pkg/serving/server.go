@@ -5,26 +5,40 @@ package serving
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
+	"log"
 	"net"
 	"net/http"
-	"sync"
+	"strconv"
+	"strings"
 	"time"
 
-	"k8s.io/apiserver/pkg/server"
-	"k8s.io/apiserver/pkg/server/dynamiccertificates"
-	genericoptions "k8s.io/apiserver/pkg/server/options"
+	"k8s.io/klog/v2"
 )
 
-// shutdownTimeout bounds the wait for requests that are being answered when the
-// server stops.
-const shutdownTimeout = 2 * time.Second
+const (
+	// shutdownTimeout bounds the wait for requests that are being answered when the
+	// server stops.
+	shutdownTimeout = 2 * time.Second
+	// headerTimeout bounds the wait for the headers of a request, and idleTimeout that
+	// for the next request on a connection.
+	headerTimeout = 32 * time.Second
+	idleTimeout   = 90 * time.Second
+	// maxStreams bounds the requests at a time on a connection of HTTP/2.
+	maxStreams = 100
+	// maxHeaders bounds the headers of a request in bytes, once HTTP/2 has unpacked them.
+	maxHeaders = 64 << 10
+)
 
 // Server is an HTTPS server whose port is bound.
 type Server struct {
-	options *genericoptions.SecureServingOptions
-	info    *server.SecureServingInfo
-	guard   *guard
+	options  *SecureServing
+	listener net.Listener
+	guard    *guard
+	tls      *tls.Config   // without certificates
+	shown    *certificates // Invariant: all but the default one are loaded
 }
 
 // Listen binds the port. From then on clients can connect; they are answered once
@@ -34,102 +48,105 @@ func Listen(config Config) (*Server, error) {
 	if err := config.complete(); err != nil {
 		return nil, err
 	}
+	options := config.SecureServing
 	guard, err := newGuard(config)
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{options: config.SecureServing, guard: guard}
-	port := s.options.BindPort // ApplyTo changes it, even when it fails
-	if err := s.options.ApplyTo(&s.info); err != nil {
-		if s.options.Listener != nil {
-			_ = s.options.Listener.Close()
+	if options.Listener == nil && options.BindPort <= 0 {
+		return nil, fmt.Errorf("--secure-port=%d serves nothing: do not call Listen", options.BindPort)
+	}
+	s := &Server{options: options, guard: guard}
+	if s.tls, err = options.tlsConfig(); err != nil {
+		return nil, err
+	}
+	if s.shown, err = options.certificates(guard.credentials); err != nil {
+		return nil, err
+	}
+	listener := options.Listener
+	if listener == nil {
+		if listener, err = options.bind(); err != nil {
+			return nil, fmt.Errorf("cannot serve on --bind-address=%s --secure-port=%d: %w", options.BindAddress, options.BindPort, err)
 		}
-		return nil, fmt.Errorf("cannot serve on --bind-address=%s --secure-port=%d: %w", s.options.BindAddress, port, err)
 	}
-	if s.info == nil {
-		return nil, fmt.Errorf("--secure-port=%d serves nothing: do not call Listen", port)
-	}
-	s.info.Listener = &frugal{Listener: s.info.Listener}
-	s.info.ClientCA = guard.credentials.clientCA
+	s.listener = &frugal{Listener: listener}
 	return s, nil
 }
 
+func (s *SecureServing) bind() (net.Listener, error) {
+	var config net.ListenConfig
+	if s.PermitPortSharing {
+		config.Control = sharePort
+	}
+	return config.Listen(context.Background(), "tcp", net.JoinHostPort(s.BindAddress.String(), strconv.Itoa(s.BindPort)))
+}
+
 // Address is where the server listens.
-func (s *Server) Address() net.Addr { return s.info.Listener.Addr() }
+func (s *Server) Address() net.Addr { return s.listener.Addr() }
 
 // Serve answers requests until ctx ends, then lets running requests finish for at
 // most 2 s. Without a certificate from a file it makes a self-signed one first,
-// which takes some 100 ms. Serve is called once; handler gets only requests that the
+// which takes a few milliseconds. Serve is called once; handler gets only requests that the
 // guard described in the package comment lets in.
 func (s *Server) Serve(ctx context.Context, handler http.Handler) error {
-	if s.info.Cert == nil {
-		// ApplyTo has bound the port already, so the certificate goes into the info by hand.
-		var err error
-		if s.info.Cert, err = s.defaultCertificate(); err != nil {
-			_ = s.info.Listener.Close()
-			return fmt.Errorf("self-signed certificate: %w", err)
-		}
+	defer func() { _ = s.listener.Close() }() // twice does no harm
+	if err := s.shown.makeDefault(s.options); err != nil {
+		return fmt.Errorf("certificate to serve: %w", err)
 	}
-	defer s.readFilesAgain(ctx)()
-	stopped, listenerStopped, err := s.info.Serve(s.guard.protect(handler), shutdownTimeout, ctx.Done())
-	if err != nil {
+	config := s.shown.follow(s.tls)
+	server := s.http(ctx, handler)
+	server.TLSConfig = config // net/http reads NextProtos here
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(tls.NewListener(s.listener, config)) }()
+	select {
+	case err := <-ended:
 		return fmt.Errorf("cannot serve on %s: %w", s.Address(), err)
+	case <-ctx.Done():
 	}
-	<-listenerStopped
-	<-stopped
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	if err := server.Shutdown(grace); errors.Is(err, context.DeadlineExceeded) {
+		klog.FromContext(ctx).Info("Requests that take too long are cut off", "after", shutdownTimeout)
+		_ = server.Close()
+	}
+	<-ended
 	return nil
 }
 
-// defaultCertificate is the pair in --cert-dir, made if it is not there, or one that
-// lives in memory.
-func (s *Server) defaultCertificate() (dynamiccertificates.CertKeyContentProvider, error) {
-	if err := s.options.MaybeDefaultWithSelfSignedCerts("localhost", nil, []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}); err != nil {
-		return nil, err
+// http returns the server with its limits.
+func (s *Server) http(ctx context.Context, handler http.Handler) *http.Server {
+	streams := s.options.HTTP2MaxStreams
+	if streams <= 0 {
+		streams = maxStreams
 	}
-	certificate := &s.options.ServerCert
-	if certificate.GeneratedCert != nil {
-		return certificate.GeneratedCert, nil
+	return &http.Server{
+		Handler:           s.guard.protect(handler),
+		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) }, // has the logger
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaders,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: streams,
+			// A client sends no more ahead than its connection may bring, in small pieces.
+			MaxReadFrameSize:              16 << 10,
+			MaxReceiveBufferPerStream:     maxBody,
+			MaxReceiveBufferPerConnection: maxUnanswered,
+		},
+		ErrorLog: log.New(complaints{klog.FromContext(ctx)}, "", 0),
 	}
-	return dynamiccertificates.NewDynamicServingContentFromFiles("serving-cert", certificate.CertKey.CertFile, certificate.CertKey.KeyFile)
 }
 
-// rereadPeriod is how often the files of certificates are read without a sign that they
-// have changed.
-const rereadPeriod = 5 * time.Second
+// complaints logs what net/http has to say. Most of it is what strangers did wrong,
+// which must not fill the log.
+type complaints struct{ logger klog.Logger }
 
-// readFilesAgain reads the files of certificates and CAs every rereadPeriod, until ctx
-// ends or stop is called. k8s.io/apiserver notices what happens to the files, but not that
-// a symbolic link on the way to them leads elsewhere, until a minute later. What it can
-// not read, it tells of itself.
-func (s *Server) readFilesAgain(ctx context.Context) (stop func()) {
-	type file interface{ RunOnce(context.Context) error }
-	var files []file
-	add := func(content any) {
-		if f, ok := content.(file); ok {
-			files = append(files, f)
-		}
+// Write implements io.Writer.
+func (c complaints) Write(line []byte) (int, error) {
+	text := strings.TrimSpace(string(line))
+	if strings.Contains(text, "panic serving") || strings.Contains(text, "Accept error") {
+		c.logger.Error(nil, "The HTTPS server has a problem", "problem", text)
+	} else {
+		c.logger.V(5).Info("The HTTPS server refused a client", "reason", text)
 	}
-	add(s.info.Cert)
-	add(s.info.ClientCA)
-	for _, content := range s.info.SNICerts {
-		add(content)
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	var reading sync.WaitGroup
-	reading.Go(func() {
-		for len(files) > 0 {
-			select {
-			case <-time.After(rereadPeriod):
-			case <-ctx.Done():
-				return
-			}
-			for _, f := range files {
-				_ = f.RunOnce(ctx)
-			}
-		}
-	})
-	return func() {
-		cancel()
-		reading.Wait()
-	}
+	return len(line), nil
 }

@@ -13,9 +13,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	cliflag "k8s.io/component-base/cli/flag"
 
 	"github.com/incumbent-io/incumbent/pkg/serving"
 )
@@ -63,13 +67,13 @@ func TestListenNamesWhatIsWrong(t *testing.T) {
 			c.SecureServing.Listener = nil
 		}, "--secure-port=0"},
 		"a missing certificate": {func(c *serving.Config) {
-			c.SecureServing.ServerCert.CertKey.CertFile, c.SecureServing.ServerCert.CertKey.KeyFile = missing, missing
+			c.SecureServing.CertFile, c.SecureServing.KeyFile = missing, missing
 		}, missing},
-		"a missing kubeconfig":      {func(c *serving.Config) { c.Authentication.RemoteKubeConfigFile = missing }, "--authentication-kubeconfig=" + missing},
-		"another kubeconfig":        {func(c *serving.Config) { c.Authorization.RemoteKubeConfigFile = missing }, "--authorization-kubeconfig=" + missing},
-		"a missing client CA":       {func(c *serving.Config) { c.Authentication.ClientCert.ClientCA = missing }, "--client-ca-file=" + missing},
-		"a missing front proxy CA":  {func(c *serving.Config) { c.Authentication.RequestHeader.ClientCAFile = missing }, "--requestheader-client-ca-file=" + missing},
-		"a lookup without a server": {func(c *serving.Config) { c.Authentication.SkipInClusterLookup = false }, "--authentication-skip-lookup=false"},
+		"a missing kubeconfig":      {func(c *serving.Config) { c.Authentication.Kubeconfig = missing }, "--authentication-kubeconfig=" + missing},
+		"another kubeconfig":        {func(c *serving.Config) { c.Authorization.Kubeconfig = missing }, "--authorization-kubeconfig=" + missing},
+		"a missing client CA":       {func(c *serving.Config) { c.Authentication.ClientCAFile = missing }, "--client-ca-file=" + missing},
+		"a missing front proxy CA":  {func(c *serving.Config) { c.Authentication.FrontProxy.ClientCAFile = missing }, "--requestheader-client-ca-file=" + missing},
+		"a lookup without a server": {func(c *serving.Config) { c.Authentication.SkipLookup = false }, "--authentication-skip-lookup=false"},
 		"no options":                {func(c *serving.Config) { c.Authorization = nil }, "Defaults"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -97,8 +101,8 @@ func TestReplacedCertificateFilesAreServed(t *testing.T) {
 			}
 			issue("first.example")
 			config := defaults(t, nil)
-			config.SecureServing.ServerCert.CertKey.CertFile = filepath.Join(dir, "tls.crt")
-			config.SecureServing.ServerCert.CertKey.KeyFile = filepath.Join(dir, "tls.key")
+			config.SecureServing.CertFile = filepath.Join(dir, "tls.crt")
+			config.SecureServing.KeyFile = filepath.Join(dir, "tls.key")
 			address := serve(t, config, echo)
 			served := func() string {
 				connection, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true})
@@ -161,7 +165,7 @@ func TestCertificateDirectoryKeepsTheCertificate(t *testing.T) {
 	for range 2 {
 		t.Run("start", func(t *testing.T) {
 			config := defaults(t, nil)
-			config.SecureServing.ServerCert.CertDirectory = dir
+			config.SecureServing.CertDirectory = dir
 			url := "https://" + serve(t, config, echo)
 			if status, body := send(t, browser(&tls.Config{}), "GET", url+"/livez", ""); status != 200 {
 				t.Errorf("got %d %q, want 200", status, body)
@@ -237,9 +241,9 @@ func TestOversizedRequestsAreRefused(t *testing.T) {
 	if got := exchange("X: "+strings.Repeat("x", 60<<10)+"\r\n", 0); !strings.Contains(got, " 200 ") {
 		t.Errorf("a header of 60 KiB: got %q, want 200", got)
 	}
-	for _, size := range []int{140 << 10, 1 << 20} {
-		if got := exchange("X: "+strings.Repeat("x", size)+"\r\n", 0); got != "cut" && !strings.Contains(got, " 400 ") {
-			t.Errorf("a header of %d bytes: got %q, want it cut", size, got)
+	for _, size := range []int{70 << 10, 140 << 10, 1 << 20} {
+		if got := exchange("X: "+strings.Repeat("x", size)+"\r\n", 0); got != "cut" && !strings.Contains(got, " 431 ") {
+			t.Errorf("a header of %d bytes: got %q, want 431 or that it is cut", size, got)
 		}
 	}
 
@@ -253,4 +257,130 @@ func TestOversizedRequestsAreRefused(t *testing.T) {
 		t.Errorf("a large header by HTTP/2: got %s, want it cut", response.Status)
 		_ = response.Body.Close()
 	}
+}
+
+// TestCertificateIsChosenByTheNameThatTheClientWants has further certificates for names
+// that are given and for names of their own.
+func TestCertificateIsChosenByTheNameThatTheClientWants(t *testing.T) {
+	ca, dir := newAuthority(t), t.TempDir()
+	files := func(name string) (certFile, keyFile string) {
+		certificate, key := ca.issue(t, name)
+		certFile, keyFile = filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key")
+		must(t, os.WriteFile(certFile, certificate, 0o600))
+		must(t, os.WriteFile(keyFile, key, 0o600))
+		return certFile, keyFile
+	}
+	config := defaults(t, nil)
+	config.SecureServing.CertFile, config.SecureServing.KeyFile = files("default.example")
+	for name, names := range map[string][]string{
+		"own.example":   nil, // those in the certificate
+		"given.example": {"a.given.example", "own2.example", "127.0.0.1"},
+		"wild.example":  {"*.wild.example", "*.given.example"},
+		"own2.example":  nil,
+	} {
+		certFile, keyFile := files(name)
+		config.SecureServing.SNICertKeys = append(config.SecureServing.SNICertKeys, cliflag.NamedCertKey{Names: names, CertFile: certFile, KeyFile: keyFile})
+	}
+	address := serve(t, config, echo)
+	for wanted, want := range map[string]string{
+		"other.example":     "default.example",
+		"own.example":       "own.example",
+		"OWN.example":       "own.example",
+		"a.given.example":   "given.example", // a whole name wins
+		"b.given.example":   "wild.example",
+		"a.wild.example":    "wild.example",
+		"a.b.wild.example":  "default.example",
+		"wild.example":      "default.example", // a wildcard stands for one label
+		"own2.example":      "given.example",   // a given name wins
+		"":                  "given.example",   // the address that the client has come to
+		"something.default": "default.example",
+	} {
+		connection, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true, ServerName: wanted})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := connection.ConnectionState().PeerCertificates[0].Subject.CommonName; got != want {
+			t.Errorf("%q: got the certificate of %s, want that of %s", wanted, got, want)
+		}
+		_ = connection.Close()
+	}
+}
+
+// TestCertificateFilesThatCannotBeUsedChangeNothing has a certificate without its key.
+func TestCertificateFilesThatCannotBeUsedChangeNothing(t *testing.T) {
+	ca, dir := newAuthority(t), t.TempDir()
+	put := func(name string, content []byte) { must(t, os.WriteFile(filepath.Join(dir, name), content, 0o600)) }
+	certificate, key := ca.issue(t, "first.example")
+	put("tls.crt", certificate)
+	put("tls.key", key)
+	config := defaults(t, nil)
+	config.SecureServing.CertFile, config.SecureServing.KeyFile = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
+	address := serve(t, config, echo)
+	served := func() string {
+		connection, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = connection.Close() }()
+		return connection.ConnectionState().PeerCertificates[0].Subject.CommonName
+	}
+	certificate, key = ca.issue(t, "second.example")
+	put("tls.crt", certificate)         // a writer is half-way
+	time.Sleep(1100 * time.Millisecond) // so that the files are read again
+	if got := served(); got != "first.example" {
+		t.Errorf("half-way: got the certificate of %s, want first.example", got)
+	}
+	put("tls.key", key)
+	eventually(t, "the second certificate", func() bool { return served() == "second.example" })
+	must(t, os.Remove(filepath.Join(dir, "tls.key")))
+	time.Sleep(1100 * time.Millisecond)
+	if got := served(); got != "second.example" {
+		t.Errorf("without a key: got the certificate of %s, want second.example", got)
+	}
+}
+
+// TestClientsAreToldWhoseCertificatesCount lets a browser choose among its own.
+func TestClientsAreToldWhoseCertificatesCount(t *testing.T) {
+	ca := newAuthority(t)
+	for name, tc := range map[string]struct {
+		file string
+		want int // names of CAs, or -1: no certificate is asked for
+	}{
+		"a CA": {filepath.Join(t.TempDir(), "ca.crt"), 1},
+		"none": {"", -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if tc.file != "" {
+				must(t, os.WriteFile(tc.file, ca.pem, 0o600))
+			}
+			config := defaults(t, nil)
+			config.Authentication.ClientCAFile = tc.file
+			got := -1
+			connection, err := tls.Dial("tcp", serve(t, config, echo), &tls.Config{
+				InsecureSkipVerify: true,
+				GetClientCertificate: func(asked *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+					got = len(asked.AcceptableCAs)
+					return &tls.Certificate{}, nil
+				},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = connection.Close()
+			if got != tc.want {
+				t.Errorf("got %d CAs, want %d", got, tc.want)
+			}
+		})
+	}
+}
+
+// TestIdleServerOnlyAccepts counts goroutines: none is there to watch or to tick.
+func TestIdleServerOnlyAccepts(t *testing.T) {
+	before := runtime.NumGoroutine()
+	config := defaults(t, (&reviewers{}).start(t))
+	config.Authentication.SkipLookup = false
+	between := runtime.NumGoroutine() - before
+	url := "https://" + serve(t, config, echo)
+	send(t, browser(&tls.Config{}), "GET", url+"/livez", "")
+	eventually(t, "no goroutine but Serve and what accepts", func() bool { return runtime.NumGoroutine()-before-between <= 2 })
 }

@@ -22,6 +22,7 @@ import (
 var tutorials = []string{
 	"docs/from-controller-runtime.md",
 	"docs/from-kube-controller-manager-style.md",
+	"docs/writing-a-controller.md",
 }
 
 // block is a piece of code in a page, with what stands on the line before it.

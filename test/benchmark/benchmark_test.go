@@ -34,7 +34,7 @@ var shared *cluster.Cluster
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
-	c, err := cluster.Start(cluster.Config{Programs: []string{"./test/benchmark/host"}})
+	c, err := cluster.Start(cluster.Config{Programs: []string{"./test/benchmark/host", "./test/benchmark/storm"}})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "the local cluster does not start:", err)
 		return 1

@@ -457,7 +457,8 @@ func TestConfigRolloutChaos(t *testing.T) {
 		a.names = append(a.names, strings.ToLower(kind)+"-0-not", strings.ToLower(kind)+"-1-not")
 	}
 	a.settle()
-	f := rolloutFleet(t, 3, namespace, "--config-rollout-quiet-period=200ms", "--config-rollout-max-delay=1s")
+	f := rolloutFleet(t, 3, namespace, "--config-rollout-quiet-period=200ms", "--config-rollout-max-delay=1s",
+		"--leader-elect-lease-duration=2s", "--leader-elect-renew-deadline=1s", "--leader-elect-retry-period=200ms")
 	chaos(t, f, func(ctx context.Context, _ int, random *rand.Rand) error { return a.write(ctx, random) })
 	a.settle()
 	took := cluster.Eventually(t, time.Minute, "what is recorded is what there is", func() error {

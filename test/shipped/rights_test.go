@@ -72,10 +72,10 @@ func newAccount(t *testing.T, namespace string, flags ...string) account {
 
 // request is the part of an audit event that is looked at.
 type request struct {
-	Stage, Verb, RequestURI string
-	User                    struct{ Username string }
-	ObjectRef               struct{ APIGroup, Resource, Subresource, Namespace, Name string }
-	ResponseStatus          struct{ Code int }
+	Stage, Verb, RequestURI, UserAgent string
+	User                               struct{ Username string }
+	ObjectRef                          struct{ APIGroup, Resource, Subresource, Namespace, Name string }
+	ResponseStatus                     struct{ Code int }
 	// Annotations hold the authorizer's decision. The status alone does not tell: a
 	// namespace that is being removed answers 403 as well.
 	Annotations map[string]string

@@ -27,7 +27,7 @@ type read struct {
 	mu sync.Mutex
 	// cached is the version in which the cache had the source when it was read.
 	cached string
-	source *original // nil: it was not there, or another one was
+	source *original // nil: it was not there, or asked for something else
 }
 
 // original is the content of a source in one version.
@@ -37,8 +37,9 @@ type original struct {
 	fingerprint fingerprint
 }
 
-// original returns what a source that the cache has is in its version or a newer one.
-// nil: it is no longer there.
+// original returns what a source that the cache has is in its version, or in a newer one
+// that asks for the same: whoever takes the annotation away in one write with new content
+// does not want that copied. nil: there is no such version, and the event follows.
 func (r *reader) original(ctx context.Context, k kind, source *meta) (*original, error) {
 	last := r.lastRead(id{k.name, source.Namespace, source.Name})
 	last.mu.Lock()
@@ -51,7 +52,7 @@ func (r *reader) original(ctx context.Context, k kind, source *meta) (*original,
 		return nil, fmt.Errorf("reading the source %s %s/%s: %w", k.name, source.Namespace, source.Name, err)
 	}
 	last.cached, last.source = source.ResourceVersion, nil
-	if err == nil && found.UID == source.UID {
+	if err == nil && found.UID == source.UID && isSource(found) && found.Annotations[AnnotationTo] == source.Annotations[AnnotationTo] {
 		last.source = &original{found.ResourceVersion, found.content, found.content.fingerprint()}
 	}
 	return last.source, nil

@@ -63,7 +63,7 @@ func (k *keeper) get(ctx context.Context) (*hashKey, error) {
 	}
 	bytes := found.Data[keyField]
 	if len(bytes) < keyBytes {
-		return nil, fmt.Errorf("Secret %s/%s has %d bytes in data.%s, want at least %d; delete it, and a new one is made", k.namespace, KeySecret, len(bytes), keyField, keyBytes)
+		return nil, fmt.Errorf("the Secret %s/%s has %d bytes in data.%s, want at least %d; delete it, and a new one is made", k.namespace, KeySecret, len(bytes), keyField, keyBytes)
 	}
 	k.key = newHashKey(bytes)
 	return k.key, nil
