@@ -102,6 +102,18 @@ func fill(t *testing.T, bytes int) {
 	filled = bytes
 }
 
+// empty deletes what fill has made.
+func empty(t *testing.T) {
+	t.Helper()
+	if filled == 0 {
+		return
+	}
+	if err := shared.Client.CoreV1().ConfigMaps("default").DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	filled = 0
+}
+
 // process is a host whose log tells of events.
 type process struct{ *cluster.Process }
 

@@ -72,6 +72,7 @@ func cpu(t *testing.T, pid int) time.Duration {
 // TestIdle measures a leader and a standby that have nothing to do, of Incumbent and of
 // controller-runtime side by side: for MINUTES, by default 3.
 func TestIdle(t *testing.T) {
+	empty(t)
 	minutes := time.Duration(number("MINUTES", 3))
 	type row struct {
 		candidate

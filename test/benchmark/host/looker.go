@@ -19,7 +19,7 @@ import (
 )
 
 // looker reads every ConfigMap from the cache or, if EXPECTED says a number, does
-// nothing and tells when it has done so for that number of times. WORKERS is how many
+// nothing and tells when it has done so first, and for that number of times. WORKERS is how many
 // are reconciled at the same time.
 func looker(name string) controllers.Registration {
 	workers, _ := strconv.Atoi(os.Getenv("WORKERS"))
@@ -59,7 +59,10 @@ func look(lister corelisters.ConfigMapLister) reconcile {
 func count(expected int64) reconcile {
 	var done atomic.Int64
 	return func(context.Context, cache.ObjectName) (reconciler.Result, error) {
-		if done.Add(1) == expected {
+		switch done.Add(1) {
+		case 1:
+			tell("first-of-all")
+		case expected:
 			tell("all-reconciled")
 		}
 		return reconciler.Result{}, nil

@@ -33,7 +33,8 @@ func (l looker) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Resul
 	return ctrl.Result{}, client.IgnoreNotFound(l.Get(ctx, request.NamespacedName, &object))
 }
 
-// counter does nothing, and tells when it has done so for the expected number of times.
+// counter does nothing, and tells when it has done so first, and for the expected number
+// of times.
 type counter struct {
 	expected int64
 	done     *atomic.Int64
@@ -41,7 +42,10 @@ type counter struct {
 
 // Reconcile implements reconcile.Reconciler.
 func (c counter) Reconcile(context.Context, ctrl.Request) (ctrl.Result, error) {
-	if c.done.Add(1) == c.expected {
+	switch c.done.Add(1) {
+	case 1:
+		tell("first-of-all")
+	case c.expected:
 		tell("all-reconciled")
 	}
 	return ctrl.Result{}, nil
