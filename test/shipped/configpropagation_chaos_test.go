@@ -490,15 +490,18 @@ func TestConfigPropagationToManyNamespaces(t *testing.T) {
 		}
 		t.Logf("%s: writes %v, reads %v", moment, audit.writes(t), audit.reads(t))
 	}
+	start := func() *fleet { // with a lease that outlives a busy API server
+		return newFleet(t, 1, namespace, propagation, "--leader-elect-lease-duration=15s", "--leader-elect-renew-deadline=10s", "--leader-elect-retry-period=2s")
+	}
 	audit := followAudit(t)
-	f := newFleet(t, 1, namespace, propagation)
+	f := start()
 	t.Logf("%d copies made in %v", count*sources, awaitWrites("all copies", audit, "patch 201", count*sources))
 	time.Sleep(still)
 	expect("all copies", audit, map[string]int{"patch 201": count * sources})
 
 	f.members[0].Terminate(t)
 	audit = followAudit(t)
-	f = newFleet(t, 1, namespace, propagation)
+	f = start()
 	time.Sleep(still)
 	expect("a restart", audit, map[string]int{})
 

@@ -10,7 +10,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"hash"
 	"maps"
@@ -457,8 +456,7 @@ func TestConfigRolloutChaos(t *testing.T) {
 		a.names = append(a.names, strings.ToLower(kind)+"-0-not", strings.ToLower(kind)+"-1-not")
 	}
 	a.settle()
-	f := rolloutFleet(t, 3, namespace, "--config-rollout-quiet-period=200ms", "--config-rollout-max-delay=1s",
-		"--leader-elect-lease-duration=2s", "--leader-elect-renew-deadline=1s", "--leader-elect-retry-period=200ms")
+	f := rolloutFleet(t, 3, namespace, "--config-rollout-quiet-period=200ms", "--config-rollout-max-delay=1s")
 	chaos(t, f, func(ctx context.Context, _ int, random *rand.Rand) error { return a.write(ctx, random) })
 	a.settle()
 	took := cluster.Eventually(t, time.Minute, "what is recorded is what there is", func() error {
@@ -517,27 +515,11 @@ func TestConfigRolloutAmongManyObjects(t *testing.T) {
 	const namespace, objects, users = "rollout-many", 10000, 300
 	shared.Namespace(t, namespace)
 	w := workloadsIn(t, namespace)
-	each := func(n int, do func(i int) error) {
-		t.Helper()
-		var workers sync.WaitGroup
-		errs := make([]error, 16)
-		for worker := range errs {
-			workers.Go(func() {
-				for i := worker; i < n; i += len(errs) {
-					errs[worker] = errors.Join(errs[worker], do(i))
-				}
-			})
-		}
-		workers.Wait()
-		if err := errors.Join(errs...); err != nil {
-			t.Fatal(err)
-		}
-	}
-	each(objects, func(i int) error {
+	inParallel(t, objects, func(i int) error {
 		_, err := shared.Client.CoreV1().ConfigMaps(namespace).Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("m", i)}, Data: map[string]string{"k": strings.Repeat("x", 1000)}}, metav1.CreateOptions{})
 		return err
 	})
-	each(users, func(i int) error {
+	inParallel(t, users, func(i int) error {
 		pod := envFrom("m0")
 		pod.Containers = append(pod.Containers, envFrom(fmt.Sprint("m", i+1)).Containers...)
 		_, err := w.of("StatefulSet").Create(t.Context(), w.make("StatefulSet", fmt.Sprint("user-", i), "true", pod), metav1.CreateOptions{})

@@ -258,9 +258,9 @@ func compare(t *testing.T, client corev1client.ConfigMapInterface, owners []*own
 			goes := !due.IsZero() && due.Before(time.Now().Add(time.Minute))
 			switch {
 			case !goes && (!exists || object.UID != owned.uid || object.DeletionTimestamp != nil):
-				t.Errorf("%s with %v is gone, or going, and must stay", name, owned.expiry.annotations)
+				t.Fatalf("%s with %v is gone, or going, and must stay", name, owned.expiry.annotations)
 			case !goes && !maps.Equal(object.Annotations, owned.expiry.annotations):
-				t.Errorf("%s has the annotations %v, want %v", name, object.Annotations, owned.expiry.annotations)
+				t.Fatalf("%s has the annotations %v, want %v", name, object.Annotations, owned.expiry.annotations)
 			case goes && owned.held && (!exists || object.DeletionTimestamp == nil):
 				errs = append(errs, fmt.Errorf("%s with %v is not being deleted", name, owned.expiry.annotations))
 			case goes && !owned.held && exists:
@@ -269,7 +269,7 @@ func compare(t *testing.T, client corev1client.ConfigMapInterface, owners []*own
 		}
 	}
 	for name := range found {
-		t.Errorf("%s is there, and its writer knows that it is gone", name)
+		t.Fatalf("%s is there, and its writer knows that it is gone", name)
 	}
 	return errors.Join(errs...)
 }

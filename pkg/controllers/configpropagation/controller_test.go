@@ -323,6 +323,34 @@ func TestSomebodyElseCreatesAtTheSameMoment(t *testing.T) {
 	})
 }
 
+func TestACopyThatBecomesForeignAtTheLastMomentIsLeftAlone(t *testing.T) {
+	for name, follow := range map[string]func(w world){
+		"written": func(w world) { w.patch("platform/m", `{"data":{"k":"2"}}`) },
+		"deleted": func(w world) { w.remove("platform/m") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var somebody atomic.Pointer[world]
+			between := func(controllertest.Request) error {
+				if w := somebody.Swap(nil); w != nil {
+					w.patch("a/m", `{"metadata":{"labels":null}}`)
+				}
+				return nil
+			}
+			inWorld(t, controllertest.Config{Objects: teams(cm("platform/m", "team=a", "1")), OnWrite: between}, func(w world) {
+				somebody.Store(&w)
+				follow(w)
+				w.Advance(time.Minute)
+				if somebody.Load() != nil {
+					t.Error("nothing was tried")
+				}
+				if o := w.get("a/m"); o.Data["k"] != "1" || len(o.Labels) > 0 {
+					t.Errorf("it was written: %v, labels %v", o.Data, o.Labels)
+				}
+			})
+		})
+	}
+}
+
 func TestACopyIsPutBack(t *testing.T) {
 	const want = "a/m=1 of platform"
 	for name, edit := range map[string]func(w world){

@@ -86,9 +86,9 @@ func (c *controller) keysOfNamespace(namespace *meta) (keys []key) {
 }
 
 // concerns tells whether a change of a namespace can change anything.
-func concerns(old, new *meta) bool {
-	return !maps.Equal(old.Labels, new.Labels) || old.Annotations[AnnotationRefuse] != new.Annotations[AnnotationRefuse] ||
-		(old.DeletionTimestamp == nil) != (new.DeletionTimestamp == nil) || old.UID != new.UID
+func concerns(before, after *meta) bool {
+	return !maps.Equal(before.Labels, after.Labels) || before.Annotations[AnnotationRefuse] != after.Annotations[AnnotationRefuse] ||
+		(before.DeletionTimestamp == nil) != (after.DeletionTimestamp == nil) || before.UID != after.UID
 }
 
 func (c *controller) indexed(k kind, index, value string) (list []*meta) {

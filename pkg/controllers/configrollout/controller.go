@@ -223,9 +223,7 @@ func (c *controller) judge(ctx context.Context, key id, w workload) (reconciler.
 		c.forget(key)
 		return reconciler.Result{}, nil
 	}
-	s := c.stateOf(key)
-	s.last, s.pending = nil, nil
-	return reconciler.Result{}, c.write(ctx, s, w, marks{})
+	return reconciler.Result{}, c.write(ctx, c.stateOf(key), w, marks{})
 }
 
 // follow compares the content that a workload refers to with what is recorded.

@@ -337,6 +337,10 @@ func TestARecordThatIsRefusedIsToldOnce(t *testing.T) {
 		w.Advance(quiet)
 		w.expect("changed", 1, rolledFor+"configmap/m")
 		refuse.Store(true)
+		w.patchApp(`{"metadata":{"labels":null}}`)
+		w.Settle()
+		_ = w.Writes()
+		w.expect("refused again", 0, "RecordFailed: Changes cannot be followed, the API server refuses the record: "+reason)
 		w.patchApp(`{"metadata":{"annotations":{"incumbent.io/rollout-on-config-change":null}}}`)
 		w.Advance(time.Minute)
 		_ = w.Writes()
@@ -381,15 +385,46 @@ func TestMarksThatAreTakenAway(t *testing.T) {
 		w.patchApp(plain)
 		w.Advance(time.Hour)
 		w.expect("taken away in the quiet period", 1, rolledFor+"configmap/m")
+	})
+}
 
-		w.check(w.Kubernetes.AppsV1().Deployments("ns").Delete(t.Context(), "app", metav1.DeleteOptions{}))
-		w.set("m", "3")
-		again := deploymentOf(yes(), keyOfMap("m", "k", nil))
-		again.UID = "uid-again"
-		_, err := w.Kubernetes.AppsV1().Deployments("ns").Create(t.Context(), again, metav1.CreateOptions{})
-		w.check(err)
+// TestAWorkloadThatIsMadeAnewHasNoPast: while the only worker is busy with another one,
+// a workload is replaced by one of its name, and what it refers to changes.
+func TestAWorkloadThatIsMadeAnewHasNoPast(t *testing.T) {
+	other := deploymentOf(yes(), keyOfMap("o", "k", nil))
+	other.Name, other.UID = "other", "uid-other"
+	var replace atomic.Bool
+	var there world
+	config := controllertest.Config{
+		Objects: []runtime.Object{
+			mapOf("m", map[string]string{"k": "1"}, nil), deploymentOf(yes(), keyOfMap("m", "k", nil)),
+			mapOf("o", map[string]string{"k": "1"}, nil), other,
+		},
+		Options: func(o controllers.Options) { o.(*Options).Workers = 1 },
+		OnWrite: func(r controllertest.Request) error {
+			if !replace.Swap(false) {
+				return nil
+			}
+			deployments := there.Kubernetes.AppsV1().Deployments("ns")
+			again := deploymentOf(yes(), keyOfMap("m", "k", nil))
+			again.UID = "uid-again"
+			there.check(deployments.Delete(context.Background(), "app", metav1.DeleteOptions{}))
+			there.set("m", "2")
+			_, err := deployments.Create(context.Background(), again, metav1.CreateOptions{})
+			time.Sleep(time.Second) // until the caches have it
+			return err
+		},
+	}
+	inWorld(t, config, func(w world) {
+		there = w
+		w.expect("at the start", 2)
+		replace.Store(true)
+		w.set("o", "2")
 		w.Advance(time.Hour)
-		w.expect("made anew", 1)
+		w.expect("made anew", 2, rolledFor+"configmap/o")
+		if app := w.app(); app.Spec.Template.Annotations[AnnotationHash] != "" || app.Annotations[AnnotationRecord] == "" {
+			t.Errorf("the new one has the template %v and the annotations %v, want it recorded and not rolled", app.Spec.Template.Annotations, app.Annotations)
+		}
 	})
 }
 
