@@ -228,7 +228,11 @@ func (e *engine) turnOnce() {
 	if e.state == StateStopped {
 		return
 	}
-	wait = min(max(wait, time.Millisecond), e.timing.RetryPeriod)
+	longest := e.timing.RetryPeriod
+	if e.state == StateObserving && e.expect == "" && e.want == "" {
+		longest += longest / 2 // a leader that renews on time is heard of first
+	}
+	wait = min(max(wait, time.Millisecond), longest)
 	stop := e.cfg.Clock.AfterFunc(wait, e.poke)
 	defer stop()
 	select {

@@ -32,6 +32,7 @@ func applyLogging(config *options.Config) (*logControl, error) {
 	if err := logsapi.ValidateAndApply(first, config.Features); err != nil {
 		return nil, err
 	}
+	klog.StopFlushDaemon() // nothing is buffered, and an idle process should sleep
 	klog.SetLogFilter(bodyFilter{})
 	control := &logControl{modules: textlogger.NewConfig(textlogger.Verbosity(0))}
 	if err := control.apply(config.Logging); err != nil {

@@ -235,7 +235,7 @@ func largeHeaders(ctx context.Context, t *testing.T, host string) string {
 			if err == nil {
 				_ = response.Body.Close()
 			}
-			if err != nil || response.StatusCode == http.StatusBadRequest {
+			if err != nil || response.StatusCode == http.StatusRequestHeaderFieldsTooLarge {
 				refused.Add(1)
 			}
 			sent.Add(1)
