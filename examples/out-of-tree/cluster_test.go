@@ -38,7 +38,7 @@ func start(t *testing.T) *deployed {
 		}
 	})
 	d := &deployed{t: t, Cluster: c, binary: filepath.Join(t.TempDir(), name)}
-	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", d.binary, ".")
+	build := exec.CommandContext(t.Context(), "go", "build", "-tags=grpcnotrace", "-trimpath", "-ldflags=-s -w", "-o", d.binary, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
