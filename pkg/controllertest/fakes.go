@@ -117,6 +117,7 @@ func (s *server) serve(fake *clienttesting.Fake, admit admission, f form) {
 func (s *server) handle(react clienttesting.ReactionFunc, action clienttesting.Action) (runtime.Object, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	there := false // before an update
 	switch a := action.(type) {
 	case clienttesting.DeleteCollectionActionImpl:
 		return nil, s.deleteCollection(a.Resource, a.Namespace, a.ListOptions)
@@ -136,8 +137,15 @@ func (s *server) handle(react clienttesting.ReactionFunc, action clienttesting.A
 			a.Object = object
 			action = a
 		}
+		if m, err := meta.Accessor(a.Object); err == nil {
+			_, err = s.Get(a.Resource, a.Namespace, m.GetName())
+			there = err == nil
+		}
 	}
 	_, object, err := react(action)
+	if update, updated := action.(clienttesting.UpdateActionImpl); updated && there && apierrors.IsNotFound(err) {
+		return update.Object.DeepCopyObject(), nil // the update has removed the last finalizer
+	}
 	if err != nil || object == nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@
 package controllertest_test
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 
@@ -16,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/incumbent-io/incumbent/pkg/controllers"
 	"github.com/incumbent-io/incumbent/pkg/controllertest"
@@ -116,21 +118,34 @@ func TestServerAppliesWithOwners(t *testing.T) {
 func TestServerKeepsObjectsWithFinalizers(t *testing.T) {
 	held := configMap("a", "held")
 	held.Finalizers = []string{"example.com/hold"}
-	inServer(t, func(t *testing.T, h *controllertest.Harness) {
-		maps := h.Kubernetes.CoreV1().ConfigMaps("a")
-		if err := maps.Delete(t.Context(), "held", metav1.DeleteOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		if found, err := maps.Get(t.Context(), "held", metav1.GetOptions{}); err != nil || found.DeletionTimestamp == nil {
-			t.Errorf("deleted with a finalizer: got %v, %v; want it to be deleting", found, err)
-		}
-		if _, err := maps.Patch(t.Context(), "held", types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := maps.Get(t.Context(), "held", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
-			t.Errorf("without its finalizer: got %v, want not found", err)
-		}
-	}, held)
+	for name, letGo := range map[string]func(context.Context, typedcorev1.ConfigMapInterface, *corev1.ConfigMap) error{
+		"by a patch": func(ctx context.Context, maps typedcorev1.ConfigMapInterface, _ *corev1.ConfigMap) error {
+			_, err := maps.Patch(ctx, "held", types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
+			return err
+		},
+		"by an update": func(ctx context.Context, maps typedcorev1.ConfigMapInterface, found *corev1.ConfigMap) error {
+			found.Finalizers = nil
+			_, err := maps.Update(ctx, found, metav1.UpdateOptions{})
+			return err
+		},
+	} {
+		inServer(t, func(t *testing.T, h *controllertest.Harness) {
+			maps := h.Kubernetes.CoreV1().ConfigMaps("a")
+			if err := maps.Delete(t.Context(), "held", metav1.DeleteOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			found, err := maps.Get(t.Context(), "held", metav1.GetOptions{})
+			if err != nil || found.DeletionTimestamp == nil {
+				t.Fatalf("deleted with a finalizer: got %v, %v; want it to be deleting", found, err)
+			}
+			if err := letGo(t.Context(), maps, found); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			if _, err := maps.Get(t.Context(), "held", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+				t.Errorf("without its finalizer, %s: got %v, want not found", name, err)
+			}
+		}, held)
+	}
 }
 
 func TestServerKnowsCustomResourcesAndStatus(t *testing.T) {

@@ -32,12 +32,12 @@ import (
 // something is not as it should be. It may be called once per process. Subcommands are
 // added to those that every manager has.
 //
-// Unless GOGC is set, garbage is collected at half of Go's usual growth: a host of
+// Unless GOGC is set, garbage is collected at a quarter of Go's usual growth: a host of
 // controllers holds caches for a long time and makes little garbage, so memory is dear
 // and the collector's work is cheap.
 func Main(name string, registry *controllers.Registry, subcommands ...*cobra.Command) int {
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
+		debug.SetGCPercent(25)
 	}
 	err := cli.RunNoErrOutput(NewCommand(name, registry, subcommands...))
 	var running *runError
@@ -111,6 +111,9 @@ Subcommands:
 			logger := klog.LoggerWithName(klog.Background(), config.Name)
 			ctx, abort := stopOnSignal(cmd.Context(), logger)
 			config.Abort, config.ApplyLogging = abort, logging.apply
+			if err := releaseProgram(); err != nil {
+				logger.V(4).Info("Pages of the program that only the start needed stay mapped", "err", err)
+			}
 			if err := Run(ctx, config); err != nil {
 				logger.Error(err, "Manager ended")
 				return &runError{err}

@@ -6,8 +6,9 @@ package reconciler
 import "k8s.io/client-go/util/workqueue"
 
 // progress is a provider of metrics whose depth counts the backlog, too, and that can set
-// those of the reconciles in progress to 0 when the run is over. A queue that is shut down leaves them as they were, and a
-// process that no longer leads would show a stuck reconcile for ever.
+// those of the reconciles in progress to 0 when the run is over. A queue that is shut down
+// leaves them as they were, and a process that no longer leads would show a stuck
+// reconcile for ever.
 type progress struct {
 	workqueue.MetricsProvider
 	depth  workqueue.GaugeMetric

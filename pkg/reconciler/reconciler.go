@@ -102,6 +102,12 @@ type Reconciler[K comparable] struct {
 
 	ran   atomic.Bool
 	fault chan error // what ends the run early; has room for one
+
+	mu sync.Mutex
+	// told has the keys of which a failure was logged as an error since they last
+	// succeeded.
+	told map[K]bool
+
 	// Invariant: made by Run, before anything can add to it.
 	queue   workqueue.TypedRateLimitingInterface[K]
 	backlog backlog[K] // what the queue has no room for yet
@@ -114,7 +120,7 @@ func New[K comparable](config Config[K]) (*Reconciler[K], error) {
 		return nil, err
 	}
 	config.complete()
-	r := &Reconciler[K]{config: config, order: newPriority[K](), workers: make([]worker[K], config.Workers), fault: make(chan error, 1)}
+	r := &Reconciler[K]{config: config, order: newPriority[K](), workers: make([]worker[K], config.Workers), fault: make(chan error, 1), told: map[K]bool{}}
 	r.watch, _ = config.Metrics.(Observer)
 	if config.Tracer != nil {
 		r.tracer = config.Tracer.Tracer(tracerName)
@@ -326,7 +332,7 @@ func (r *Reconciler[K]) process(ctx context.Context, w *worker[K], key K) {
 // settle decides what follows a reconcile.
 func (r *Reconciler[K]) settle(ctx context.Context, logger klog.Logger, key K, result Result, err error) Outcome {
 	if err == nil {
-		r.queue.Forget(key)
+		r.forget(key)
 		if result.RequeueAfter <= 0 {
 			return Succeeded
 		}
@@ -335,7 +341,7 @@ func (r *Reconciler[K]) settle(ctx context.Context, logger klog.Logger, key K, r
 	}
 	outcome := r.explain(ctx, logger, key, err)
 	if outcome == Hopeless {
-		r.queue.Forget(key)
+		r.forget(key)
 	} else {
 		r.queue.AddRateLimited(key) // Does nothing once the run is over.
 	}
@@ -348,7 +354,7 @@ func (r *Reconciler[K]) explain(ctx context.Context, logger klog.Logger, key K, 
 	var panicked *panicError
 	var terminal *terminalError
 	var fatal *fatalError
-	switch failures := r.queue.NumRequeues(key); {
+	switch {
 	case errors.As(err, &panicked):
 		logger.Error(err, "Reconcile panicked, will retry", "stack", panicked.stack)
 		return Panicked
@@ -362,12 +368,29 @@ func (r *Reconciler[K]) explain(ctx context.Context, logger klog.Logger, key K, 
 		return Hopeless
 	case apierrors.IsConflict(err):
 		logger.V(3).Info("Object has changed meanwhile, will retry", "err", err)
-	case failures == 0:
+	case r.tell(key):
 		logger.Error(err, "Reconcile failed, will retry at growing intervals")
 	default:
-		logger.V(2).Info("Reconcile still fails", "err", err, "failures", failures+1)
+		logger.V(2).Info("Reconcile still fails", "err", err, "failures", r.queue.NumRequeues(key)+1)
 	}
 	return Failed
+}
+
+// tell says whether a failure of the key is the first to be told.
+func (r *Reconciler[K]) tell(key K) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	again := r.told[key]
+	r.told[key] = true
+	return !again
+}
+
+// forget ends a series of failures.
+func (r *Reconciler[K]) forget(key K) {
+	r.queue.Forget(key)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.told, key)
 }
 
 func (r *Reconciler[K]) reconcile(ctx context.Context, key K) (result Result, err error) {

@@ -540,14 +540,18 @@ func TestPanicWhileDrainingIsAPanic(t *testing.T) {
 // TestFailuresAreLogged compares what is logged of each error.
 func TestFailuresAreLogged(t *testing.T) {
 	conflict := apierrors.NewConflict(schema.GroupResource{Resource: "configmaps"}, "a", errors.New("newer"))
+	fail, failed := errors.New("failed"), `E Reconcile failed, will retry at growing intervals err=failed`
+	conflicted := `I Object has changed meanwhile, will retry err=` + conflict.Error()
+	twice := func(err error) []error { return []error{err, err} }
 	for name, tc := range map[string]struct {
-		err  error
+		errs []error
 		want []string
 	}{
-		"error":    {errors.New("failed"), []string{`E Reconcile failed, will retry at growing intervals err=failed`, `I Reconcile still fails err=failed failures=2`}},
-		"terminal": {reconciler.Terminal(errors.New("failed")), []string{`E Reconcile failed for good err=failed`}},
-		"conflict": {conflict, []string{`I Object has changed meanwhile, will retry err=` + conflict.Error(), `I Object has changed meanwhile, will retry err=` + conflict.Error()}},
-		"fence":    {notLeader{errors.New("late")}, nil},
+		"error":                  {twice(fail), []string{failed, `I Reconcile still fails err=failed failures=2`}},
+		"terminal":               {[]error{reconciler.Terminal(fail)}, []string{`E Reconcile failed for good err=failed`}},
+		"conflict":               {twice(conflict), []string{conflicted, conflicted}},
+		"error after a conflict": {[]error{conflict, fail, conflict, fail}, []string{conflicted, failed, conflicted, `I Reconcile still fails err=failed failures=4`}},
+		"fence":                  {twice(notLeader{errors.New("late")}), nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -558,8 +562,8 @@ func TestFailuresAreLogged(t *testing.T) {
 				r, err := reconciler.New(reconciler.Config[string]{
 					Name: "logs", Watches: []reconciler.Watch[string]{reconciler.Channel(keys)},
 					Reconcile: func(ctx context.Context, _ string) (reconciler.Result, error) {
-						if calls++; calls <= 2 {
-							return reconciler.Result{}, tc.err
+						if calls++; calls <= len(tc.errs) {
+							return reconciler.Result{}, tc.errs[calls-1]
 						}
 						klog.FromContext(ctx).Info("Fine")
 						return reconciler.Result{}, nil

@@ -258,9 +258,9 @@ func compare(t *testing.T, client corev1client.ConfigMapInterface, owners []*own
 			goes := !due.IsZero() && due.Before(time.Now().Add(time.Minute))
 			switch {
 			case !goes && (!exists || object.UID != owned.uid || object.DeletionTimestamp != nil):
-				t.Errorf("%s with %v is gone, or going, and must stay", name, owned.expiry.annotations)
+				t.Fatalf("%s with %v is gone, or going, and must stay", name, owned.expiry.annotations)
 			case !goes && !maps.Equal(object.Annotations, owned.expiry.annotations):
-				t.Errorf("%s has the annotations %v, want %v", name, object.Annotations, owned.expiry.annotations)
+				t.Fatalf("%s has the annotations %v, want %v", name, object.Annotations, owned.expiry.annotations)
 			case goes && owned.held && (!exists || object.DeletionTimestamp == nil):
 				errs = append(errs, fmt.Errorf("%s with %v is not being deleted", name, owned.expiry.annotations))
 			case goes && !owned.held && exists:
@@ -269,7 +269,7 @@ func compare(t *testing.T, client corev1client.ConfigMapInterface, owners []*own
 		}
 	}
 	for name := range found {
-		t.Errorf("%s is there, and its writer knows that it is gone", name)
+		t.Fatalf("%s is there, and its writer knows that it is gone", name)
 	}
 	return errors.Join(errs...)
 }
@@ -462,13 +462,14 @@ func TestObjectTTLAmongManyObjects(t *testing.T) {
 	client := shared.Client.CoreV1().ConfigMaps(namespace)
 	began := time.Now()
 	due := began.Add(5*time.Second + time.Duration(all)*time.Millisecond).Truncate(time.Second).UTC()
-	inParallel(t, all, func(i int) error {
+	inParallel(all, func(i int) {
 		object := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("go-%d", i), Annotations: map[string]string{expiresAt: due.Format(time.RFC3339)}}}
 		if i < stay {
 			object.Name, object.Annotations = fmt.Sprintf("stay-%d", i), map[string]string{ttl: "1h"}
 		}
-		_, err := client.Create(t.Context(), object, metav1.CreateOptions{})
-		return err
+		if _, err := client.Create(t.Context(), object, metav1.CreateOptions{}); err != nil {
+			t.Error(err)
+		}
 	})
 	filled := time.Since(began)
 	f.killLeader(t)
