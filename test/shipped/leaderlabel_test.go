@@ -230,11 +230,10 @@ func TestLeaderLabelAmongManyPods(t *testing.T) {
 	for i := range all {
 		wanted[fmt.Sprint("pod-", i)] = podLabels{labels: labellings()[[]int{0, 1, 2, 4, 1}[i%5]], sibling: true}
 	}
-	inParallel(all, func(i int) {
+	inParallel(t, all, func(i int) error {
 		name := fmt.Sprint("pod-", i)
-		if _, err := l.create(t.Context(), name, wanted[name].labels, true); err != nil {
-			t.Error(err)
-		}
+		_, err := l.create(t.Context(), name, wanted[name].labels, true)
+		return err
 	})
 	filled := time.Since(began)
 	cluster.Eventually(t, 30*time.Second, "one of them is labelled", func() error { return l.right(wanted) })

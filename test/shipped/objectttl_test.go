@@ -462,14 +462,13 @@ func TestObjectTTLAmongManyObjects(t *testing.T) {
 	client := shared.Client.CoreV1().ConfigMaps(namespace)
 	began := time.Now()
 	due := began.Add(5*time.Second + time.Duration(all)*time.Millisecond).Truncate(time.Second).UTC()
-	inParallel(all, func(i int) {
+	inParallel(t, all, func(i int) error {
 		object := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("go-%d", i), Annotations: map[string]string{expiresAt: due.Format(time.RFC3339)}}}
 		if i < stay {
 			object.Name, object.Annotations = fmt.Sprintf("stay-%d", i), map[string]string{ttl: "1h"}
 		}
-		if _, err := client.Create(t.Context(), object, metav1.CreateOptions{}); err != nil {
-			t.Error(err)
-		}
+		_, err := client.Create(t.Context(), object, metav1.CreateOptions{})
+		return err
 	})
 	filled := time.Since(began)
 	f.killLeader(t)
