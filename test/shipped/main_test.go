@@ -108,6 +108,28 @@ func (f *fleet) restart(t *testing.T, meanwhile func()) {
 	f.leader(t)
 }
 
+// inParallel calls f for 0 to n-1, 20 at a time, and fails the test with its first error.
+func inParallel(t *testing.T, n int, f func(i int) error) {
+	t.Helper()
+	var all sync.WaitGroup
+	errs := make(chan error, 20)
+	for worker := range 20 {
+		all.Go(func() {
+			for i := worker; i < n; i += 20 {
+				if err := f(i); err != nil {
+					errs <- err
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	close(errs)
+	if err := <-errs; err != nil {
+		t.Fatal(err)
+	}
+}
+
 // chaosWriters is how many write at the same time.
 const chaosWriters = 20
 
