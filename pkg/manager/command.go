@@ -111,9 +111,6 @@ Subcommands:
 			logger := klog.LoggerWithName(klog.Background(), config.Name)
 			ctx, abort := stopOnSignal(cmd.Context(), logger)
 			config.Abort, config.ApplyLogging = abort, logging.apply
-			if err := releaseProgram(); err != nil {
-				logger.V(4).Info("Pages of the program that only the start needed stay mapped", "err", err)
-			}
 			if err := Run(ctx, config); err != nil {
 				logger.Error(err, "Manager ended")
 				return &runError{err}
