@@ -94,13 +94,17 @@ func TestTheTutorialCanBeFollowed(t *testing.T) {
 	r.must("kubectl delete pod " + strings.Split(leader, "_")[0])
 	second := r.leader(leader)
 
+	t.Log("section 7: preflight")
+	r.do("bin/acme-manager preflight --kubeconfig=$KUBECONFIG --config=manifests/config.yaml --namespace=acme-manager-system --as=system:serviceaccount:acme-manager-system:acme-manager")
+
 	t.Log("section 6: it is switched off and on")
 	r.do(`sed -i 's/\["\*"\]/["*", "-team-label"]/' manifests/config.yaml`)
 	if out := r.do("bin/acme-manager controllers --config=manifests/config.yaml"); !strings.Contains(out, "disabled by controllers in manifests/config.yaml") {
 		t.Errorf("it is not disabled:\n%s", out)
 	}
 	r.do("kubectl apply -k manifests")
-	r.until(20*time.Second, "kubectl logs -l app.kubernetes.io/name=acme-manager | grep disabled", `"Controller is disabled"`)
+	r.promised("kubectl logs -l app.kubernetes.io/name=acme-manager --tail=-1 | grep disabled")
+	r.until(20*time.Second, "kubectl logs -l app.kubernetes.io/name=acme-manager --tail=-1 | grep disabled", `"Controller is disabled"`)
 	r.must("kubectl annotate configmap hello acme-manager/team-label=moon --overwrite")
 	time.Sleep(time.Second) // in which a controller that still ran would have written
 	r.until(0, "kubectl get configmap hello --show-labels", "acme-manager/team-label=world")
