@@ -16,7 +16,9 @@ var (
 	// Who asks for metrics and status, and may they?
 	tokenReviewResource  = schema.GroupVersionResource{Group: "authentication.k8s.io", Version: "v1", Resource: "tokenreviews"}
 	accessReviewResource = schema.GroupVersionResource{Group: "authorization.k8s.io", Version: "v1", Resource: "subjectaccessreviews"}
-	eventResource        = schema.GroupVersionResource{Group: "events.k8s.io", Version: "v1", Resource: "events"}
+	// It tells whose client certificates count.
+	configMapResource = schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
+	eventResource     = schema.GroupVersionResource{Group: "events.k8s.io", Version: "v1", Resource: "events"}
 )
 
 // needs returns what the manager and its enabled controllers need of the API server.
@@ -25,6 +27,13 @@ func needs(outline *options.Outline) []preflight.Need {
 		{Owner: "serving", Access: controllers.Access{Resource: tokenReviewResource, Verbs: []string{"create"}}},
 		{Owner: "serving", Access: controllers.Access{Resource: accessReviewResource, Verbs: []string{"create"}}},
 		{Owner: "events", Access: controllers.Access{Resource: eventResource, Verbs: []string{"create", "patch"}}},
+	}
+	if outline.ClientCALookup {
+		// It is in kube-system. A rule for all namespaces allows nothing else that
+		// anybody would have, and stays where kustomize sets one namespace for all.
+		list = append(list, preflight.Need{Owner: "serving", Access: controllers.Access{
+			Resource: configMapResource, Names: []string{"extension-apiserver-authentication"}, Verbs: []string{"get"}, Optional: true,
+		}})
 	}
 	for _, group := range outline.Groups {
 		if !outline.Elected || !anyEnabled(desired(outline.Controllers, group.Name)) {

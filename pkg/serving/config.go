@@ -87,9 +87,11 @@ type Authentication struct {
 	// CacheTTL is how long the answer about a token counts. Default 10 s.
 	CacheTTL time.Duration
 	// ClientCAFile has the CAs of client certificates in PEM. Empty accepts none,
-	// unless SkipLookup is false.
+	// unless the cluster's own is looked up.
 	ClientCAFile string
-	// SkipLookup leaves the cluster's own CA of client certificates alone. Default true.
+	// SkipLookup leaves the cluster's own CA of client certificates alone. Default
+	// false: it is looked up when somebody shows a certificate, if there is an API
+	// server to ask.
 	SkipLookup bool
 	// TolerateLookupFailure is accepted for compatibility: a lookup that fails is
 	// always tried again.
@@ -133,9 +135,8 @@ func Defaults(name string, port int) Config {
 	return Config{
 		SecureServing: &SecureServing{BindAddress: net.IPv4zero, BindPort: port, PairName: name},
 		Authentication: &Authentication{
-			Timeout:    reviewTimeout,
-			CacheTTL:   cacheTTL,
-			SkipLookup: true,
+			Timeout:  reviewTimeout,
+			CacheTTL: cacheTTL,
 			FrontProxy: FrontProxy{
 				UsernameHeaders:     []string{"x-remote-user"},
 				GroupHeaders:        []string{"x-remote-group"},

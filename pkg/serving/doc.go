@@ -23,12 +23,10 @@
 //	  verbs: ["get"]
 //
 // The manager itself needs the ClusterRole system:auth-delegator (create tokenreviews
-// and subjectaccessreviews) and nothing else. Client certificates are accepted if
-// --client-ca-file names their CA. With --authentication-skip-lookup=false the CA is
-// taken from the ConfigMap kube-system/extension-apiserver-authentication, which needs
-// the Role extension-apiserver-authentication-reader in kube-system too. The headers of a
-// front proxy are believed only with --requestheader-client-ca-file, and those for
-// impersonation never.
+// and subjectaccessreviews), and for client certificates to get the ConfigMap
+// kube-system/extension-apiserver-authentication, which tells the cluster's CA of them;
+// --client-ca-file names another, and --authentication-skip-lookup=true accepts none.
+// Request headers of a front proxy are believed only with --requestheader-client-ca-file.
 //
 // # Guarantees
 //

@@ -40,7 +40,7 @@ func (a *Authentication) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&a.Kubeconfig, "authentication-kubeconfig", a.Kubeconfig, "kubeconfig file of the API server that may be asked to create tokenreviews.authentication.k8s.io. If empty, the manager's own client settings are used.")
 	flags.DurationVar(&a.CacheTTL, "authentication-token-webhook-cache-ttl", a.CacheTTL, "How long the answer about a token counts.")
 	flags.StringVar(&a.ClientCAFile, "client-ca-file", a.ClientCAFile, "File with the CAs of client certificates in PEM. Who has a certificate of theirs is the user whom its common name names.")
-	flags.BoolVar(&a.SkipLookup, "authentication-skip-lookup", a.SkipLookup, "If false, the CA of client certificates is looked up in the ConfigMap kube-system/extension-apiserver-authentication unless --client-ca-file is given. The lookup goes on in the background, and needs the Role extension-apiserver-authentication-reader in kube-system.")
+	flags.BoolVar(&a.SkipLookup, "authentication-skip-lookup", a.SkipLookup, "If false, the CA of client certificates is looked up in the ConfigMap kube-system/extension-apiserver-authentication unless --client-ca-file is given. It is read when somebody shows a certificate.")
 	flags.BoolVar(&a.TolerateLookupFailure, "authentication-tolerate-lookup-failure", a.TolerateLookupFailure, "Accepted for compatibility. A lookup that fails is always tried again in the background, and no client certificate is accepted meanwhile.")
 
 	proxy := &a.FrontProxy

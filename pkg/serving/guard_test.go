@@ -410,12 +410,11 @@ func TestStrangersKeepNoHTTP2Connection(t *testing.T) {
 	}
 }
 
-func TestClientCAIsLookedUpOnlyWhenAskedFor(t *testing.T) {
+func TestClientCAIsLookedUpWhenACertificateIsShown(t *testing.T) {
 	const lookUp = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication"
 	ca, next := newAuthority(t), newAuthority(t)
 	fake := &reviewers{ca: ca.pem, allowed: map[string][]string{"alice": {"get /metrics"}}}
 	config := defaults(t, fake.start(t))
-	config.Authentication.SkipLookup = false
 	config.Authentication.CacheTTL = 100 * time.Millisecond
 	url := "https://" + serve(t, config, echo)
 	if status, body := send(t, browser(&tls.Config{}), "GET", url+"/metrics", ""); status != 401 {
@@ -446,12 +445,14 @@ func TestClientCAIsLookedUpOnlyWhenAskedFor(t *testing.T) {
 	})
 
 	fake = &reviewers{ca: ca.pem}
-	url = "https://" + serve(t, defaults(t, fake.start(t)), echo)
+	config = defaults(t, fake.start(t))
+	config.Authentication.SkipLookup = true
+	url = "https://" + serve(t, config, echo)
 	if status, body := send(t, client, "GET", url+"/metrics", ""); status != 401 {
-		t.Errorf("by default: got %d %q, want 401", status, body)
+		t.Errorf("lookup skipped: got %d %q, want 401", status, body)
 	}
 	if asked := fake.asked(); len(asked) > 0 {
-		t.Errorf("by default: asked %q, want nothing", asked)
+		t.Errorf("lookup skipped: asked %q, want nothing", asked)
 	}
 }
 
@@ -462,7 +463,6 @@ func TestKnownClientCACountsWhileNobodyCanBeAsked(t *testing.T) {
 	fake := &reviewers{ca: ca.pem}
 	server := httptest.NewServer(fake)
 	config := defaults(t, &rest.Config{Host: server.URL})
-	config.Authentication.SkipLookup = false
 	config.Authentication.CacheTTL = time.Millisecond
 	config.Authorization.AlwaysAllowGroups = []string{"system:authenticated"}
 	url := "https://" + serve(t, config, echo)
@@ -476,7 +476,6 @@ func TestKnownClientCACountsWhileNobodyCanBeAsked(t *testing.T) {
 	}
 
 	fresh := defaults(t, &rest.Config{Host: server.URL})
-	fresh.Authentication.SkipLookup = false
 	url = "https://" + serve(t, fresh, echo)
 	if status, body := send(t, client, "GET", url+"/metrics", ""); status != 503 {
 		t.Errorf("never known: got %d %q, want 503", status, body)

@@ -69,12 +69,11 @@ func TestListenNamesWhatIsWrong(t *testing.T) {
 		"a missing certificate": {func(c *serving.Config) {
 			c.SecureServing.CertFile, c.SecureServing.KeyFile = missing, missing
 		}, missing},
-		"a missing kubeconfig":      {func(c *serving.Config) { c.Authentication.Kubeconfig = missing }, "--authentication-kubeconfig=" + missing},
-		"another kubeconfig":        {func(c *serving.Config) { c.Authorization.Kubeconfig = missing }, "--authorization-kubeconfig=" + missing},
-		"a missing client CA":       {func(c *serving.Config) { c.Authentication.ClientCAFile = missing }, "--client-ca-file=" + missing},
-		"a missing front proxy CA":  {func(c *serving.Config) { c.Authentication.FrontProxy.ClientCAFile = missing }, "--requestheader-client-ca-file=" + missing},
-		"a lookup without a server": {func(c *serving.Config) { c.Authentication.SkipLookup = false }, "--authentication-skip-lookup=false"},
-		"no options":                {func(c *serving.Config) { c.Authorization = nil }, "Defaults"},
+		"a missing kubeconfig":     {func(c *serving.Config) { c.Authentication.Kubeconfig = missing }, "--authentication-kubeconfig=" + missing},
+		"another kubeconfig":       {func(c *serving.Config) { c.Authorization.Kubeconfig = missing }, "--authorization-kubeconfig=" + missing},
+		"a missing client CA":      {func(c *serving.Config) { c.Authentication.ClientCAFile = missing }, "--client-ca-file=" + missing},
+		"a missing front proxy CA": {func(c *serving.Config) { c.Authentication.FrontProxy.ClientCAFile = missing }, "--requestheader-client-ca-file=" + missing},
+		"no options":               {func(c *serving.Config) { c.Authorization = nil }, "Defaults"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			config := defaults(t, nil)
@@ -378,7 +377,6 @@ func TestClientsAreToldWhoseCertificatesCount(t *testing.T) {
 func TestIdleServerOnlyAccepts(t *testing.T) {
 	before := runtime.NumGoroutine()
 	config := defaults(t, (&reviewers{}).start(t))
-	config.Authentication.SkipLookup = false
 	between := runtime.NumGoroutine() - before
 	url := "https://" + serve(t, config, echo)
 	send(t, browser(&tls.Config{}), "GET", url+"/livez", "")

@@ -21,7 +21,7 @@ func TestStatusShowsAllReplicas(t *testing.T) {
 	d := deploy(t)
 	const namespace = "operator"
 	shared.Namespace(t, namespace)
-	token, err := shared.Client.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), "default", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	issued, err := shared.Client.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), "default", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,17 +34,19 @@ func TestStatusShowsAllReplicas(t *testing.T) {
 		return shared.Run(t.Context(), "manager", append([]string{"status", "--kubeconfig=" + shared.Kubeconfig, "--namespace=" + system}, args...)...)
 	}
 	address := d.pod(t, d.leader(t)).Status.PodIP + ":10257"
+	token := "--token-file=" + file(t, issued.Status.Token)
 	for name, tc := range map[string]struct {
 		args     []string
 		replicas string
 		leader   string
 	}{
-		"port-forward": {replicas: "3 replicas", leader: d.leader(t)},
-		"direct":       {args: []string{"--direct", "--insecure-skip-tls-verify"}, replicas: "3 replicas", leader: d.leader(t)},
-		"address":      {args: []string{"--address=" + address, "--insecure-skip-tls-verify"}, replicas: "1 replica"},
+		"an administrator's certificate": {replicas: "3 replicas", leader: d.leader(t)},
+		"port-forward":                   {args: []string{token}, replicas: "3 replicas", leader: d.leader(t)},
+		"direct":                         {args: []string{token, "--direct", "--insecure-skip-tls-verify"}, replicas: "3 replicas", leader: d.leader(t)},
+		"address":                        {args: []string{token, "--address=" + address, "--insecure-skip-tls-verify"}, replicas: "1 replica"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			out, err := status(append(tc.args, "--token-file="+file(t, token.Status.Token))...)
+			out, err := status(tc.args...)
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
@@ -63,7 +65,7 @@ func TestStatusShowsAllReplicas(t *testing.T) {
 			}
 		})
 	}
-	out, err := status("--token-file="+file(t, token.Status.Token), "--output=json")
+	out, err := status(token, "--output=json")
 	var all []struct{ Pod string }
 	if err != nil || json.Unmarshal([]byte(out), &all) != nil || len(all) != 3 || all[0].Pod == "" {
 		t.Errorf("JSON: got %v (%v), want an object of each of three Pods\n%s", all, err, out)
@@ -72,12 +74,11 @@ func TestStatusShowsAllReplicas(t *testing.T) {
 		args []string
 		want []string
 	}{
-		"a client certificate without a CA": {want: []string{"401", "--token-file"}},
-		"a token without permission":        {args: []string{"--token-file=" + without(t)}, want: []string{"403", "/controllers"}},
-		"another place":                     {args: []string{"--namespace=default"}, want: []string{"default", "app.kubernetes.io/name=incumbent"}},
-		"nobody there":                      {args: []string{"--address=127.0.0.1:1", "--insecure-skip-tls-verify"}, want: []string{"127.0.0.1:1", "refused"}},
-		"nobody to trust":                   {args: []string{"--direct"}, want: []string{"--certificate-authority"}},
-		"another form":                      {args: []string{"--output=xml"}, want: []string{`"xml"`, "text or json"}},
+		"a token without permission": {args: []string{"--token-file=" + without(t)}, want: []string{"403", "/controllers"}},
+		"another place":              {args: []string{"--namespace=default"}, want: []string{"default", "app.kubernetes.io/name=incumbent"}},
+		"nobody there":               {args: []string{"--address=127.0.0.1:1", "--insecure-skip-tls-verify"}, want: []string{"127.0.0.1:1", "refused"}},
+		"nobody to trust":            {args: []string{"--direct"}, want: []string{"--certificate-authority"}},
+		"another form":               {args: []string{"--output=xml"}, want: []string{`"xml"`, "text or json"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out, err := status(tc.args...)

@@ -185,11 +185,14 @@ func TestClientCertificatesCountByTheirCA(t *testing.T) {
 		return &pair
 	}
 	knowing := launch(t, namespace, "--client-ca-file="+filepath.Join(pki, "ca.crt"))
-	unknowing := shared.Launch(t, "manager", nil, "--kubeconfig="+shared.Kubeconfig, "--leader-elect-resource-namespace="+namespace)
-	cluster.Eventually(t, 20*time.Second, "it serves", func() error {
-		_, _, err := cluster.Get(t, unknowing.Address+"/livez", "")
-		return err
-	})
+	asking := shared.Launch(t, "manager", nil, "--kubeconfig="+shared.Kubeconfig, "--leader-elect-resource-namespace="+namespace)
+	refusing := shared.Launch(t, "manager", nil, "--kubeconfig="+shared.Kubeconfig, "--leader-elect-resource-namespace="+namespace, "--authentication-skip-lookup")
+	for _, p := range []*cluster.Process{asking, refusing} {
+		cluster.Eventually(t, 20*time.Second, "it serves", func() error {
+			_, _, err := cluster.Get(t, p.Address+"/livez", "")
+			return err
+		})
+	}
 	for name, tc := range map[string]struct {
 		of          *cluster.Process
 		certificate string
@@ -198,7 +201,9 @@ func TestClientCertificatesCountByTheirCA(t *testing.T) {
 		"an administrator's":      {knowing, "admin", http.StatusOK},
 		"of a user without right": {knowing, "kube-scheduler", http.StatusForbidden},
 		"of another CA":           {knowing, "front-proxy-client", http.StatusUnauthorized},
-		"without --client-ca":     {unknowing, "admin", http.StatusUnauthorized},
+		"of the cluster's CA":     {asking, "admin", http.StatusOK},
+		"of another than that":    {asking, "front-proxy-client", http.StatusUnauthorized},
+		"where none counts":       {refusing, "admin", http.StatusUnauthorized},
 	} {
 		response, err := anyCertificate(load(tc.certificate)).Get(tc.of.Address + "/configz")
 		if err != nil {
