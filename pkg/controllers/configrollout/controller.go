@@ -223,7 +223,10 @@ func (c *controller) judge(ctx context.Context, key id, w workload) (reconciler.
 		c.forget(key)
 		return reconciler.Result{}, nil
 	}
-	return reconciler.Result{}, c.write(ctx, c.stateOf(key), w, marks{})
+	// Whoever opts in again begins anew, even if that is what the cache has next.
+	s := c.stateOf(key)
+	s.last, s.pending, s.contests = nil, nil, 0
+	return reconciler.Result{}, c.write(ctx, s, w, marks{})
 }
 
 // follow compares the content that a workload refers to with what is recorded.

@@ -388,6 +388,34 @@ func TestMarksThatAreTakenAway(t *testing.T) {
 	})
 }
 
+// TestWhoOptsInAgainBeginsAnew has a workload opt in again, with other content, before the
+// controller sees that its marks are gone.
+func TestWhoOptsInAgainBeginsAnew(t *testing.T) {
+	var out atomic.Bool
+	var there world
+	config := controllertest.Config{
+		Objects: []runtime.Object{mapOf("m", map[string]string{"k": "1"}, nil), deploymentOf(yes(), keyOfMap("m", "k", nil))},
+		OnWrite: func(controllertest.Request) error {
+			if out.Swap(false) {
+				there.set("m", "2")
+				there.patchApp(`{"metadata":{"labels":null,"annotations":{"incumbent.io/config-record":null,"incumbent.io/rollout-on-config-change":"true"}}}`)
+			}
+			return nil
+		},
+	}
+	inWorld(t, config, func(w world) {
+		there = w
+		w.expect("at the start", 1)
+		out.Store(true)
+		w.patchApp(`{"metadata":{"annotations":{"incumbent.io/rollout-on-config-change":"false"}}}`)
+		w.Advance(time.Hour)
+		w.expect("out and in again", 2) // one in vain, and what there is then is recorded
+		w.set("m", "3")
+		w.Advance(time.Hour)
+		w.expect("changed after that", 1, rolledFor+"configmap/m")
+	})
+}
+
 // TestAWorkloadThatIsMadeAnewHasNoPast: while the only worker is busy with another one,
 // a workload is replaced by one of its name, and what it refers to changes.
 func TestAWorkloadThatIsMadeAnewHasNoPast(t *testing.T) {
