@@ -336,7 +336,7 @@ func lastMoment(t *testing.T, client corev1client.ConfigMapInterface) {
 		}
 	}
 	var went time.Time
-	kept := false
+	var asked, kept bool
 	for i := 0; went.IsZero(); i++ {
 		if time.Since(due) > 20*time.Second {
 			t.Fatal("an object that changes all the time is still there 20 s after its time")
@@ -348,12 +348,11 @@ func lastMoment(t *testing.T, client corev1client.ConfigMapInterface) {
 		case err != nil:
 			t.Fatal(err)
 		}
-		if !kept && time.Until(due) < 50*time.Millisecond {
-			kept = true
+		if !asked && time.Until(due) < 200*time.Millisecond {
+			asked = true
 			_, err := client.Patch(t.Context(), "kept-longer", types.MergePatchType, []byte(`{"metadata":{"annotations":{"incumbent.io/expires-at":"2999-01-01T00:00:00Z"}}}`), metav1.PatchOptions{})
-			if apierrors.IsNotFound(err) && time.Now().After(due) {
-				t.Skip("the machine is too slow: the patch came after its time")
-			} else if err != nil {
+			kept = err == nil
+			if !kept && !(apierrors.IsNotFound(err) && time.Now().After(due)) { // then it came too late
 				t.Fatal(err)
 			}
 		}
@@ -361,7 +360,7 @@ func lastMoment(t *testing.T, client corev1client.ConfigMapInterface) {
 	if went.Before(due) {
 		t.Errorf("it went %v before its time", due.Sub(went))
 	}
-	if object, err := client.Get(t.Context(), "kept-longer", metav1.GetOptions{}); err != nil || object.DeletionTimestamp != nil {
+	if object, err := client.Get(t.Context(), "kept-longer", metav1.GetOptions{}); kept && (err != nil || object.DeletionTimestamp != nil) {
 		t.Errorf("an object that was kept longer at the last moment: got %v, want it there", err)
 	}
 }
