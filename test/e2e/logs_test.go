@@ -137,7 +137,13 @@ func settled(lines []string) []string {
 			lines[i] = "Lease requests work again" // whichever comes first
 		}
 	}
-	return slices.Compact(lines) // a long outage is logged again after 10 s
+	lines = slices.Compact(lines) // a long outage is logged again after 10 s
+	for i := len(lines) - 2; i >= 0; i-- {
+		if strings.HasPrefix(lines[i], "Lease request failed, retrying") && lines[i+1] == "Lease requests work again" {
+			lines = slices.Delete(lines, i, i+2) // one request of a short timeout
+		}
+	}
+	return lines
 }
 
 // numbered gives the epochs in the logs names by their order.
