@@ -324,9 +324,13 @@ func copiesAreEditedByHand(t *testing.T, s spread) {
 	} {
 		s.patch("a", "m", patch)
 		s.awaitCopies(moment, "m", "a")
-		if got, want := s.get("a", "m").Annotations[propagationCopy], fmt.Sprintf("%s/m of %s", s.of("a"), s.get("platform", "m").UID); got != want {
-			t.Errorf("%s: %s is %q, want %q", moment, propagationCopy, got, want)
-		}
+		want := fmt.Sprintf("%s/m of %s", s.of("a"), s.get("platform", "m").UID)
+		cluster.Eventually(t, 20*time.Second, moment+": the mark of the copy", func() error {
+			if got := s.get("a", "m").Annotations[propagationCopy]; got != want {
+				return fmt.Errorf("%s is %q, want %q", propagationCopy, got, want)
+			}
+			return nil
+		})
 	}
 	s.remove("a", "m")
 	s.awaitCopies("deleted", "m", "a")
