@@ -125,6 +125,14 @@ func TestEverythingIsAcceptedAndRuns(t *testing.T) {
 				if err := gone(); err != nil {
 					t.Error(err)
 				}
+				// An API server may not follow the Lease of a fencing policy that was
+				// deleted and created again (docs/safety.md); a new one does.
+				if out, err := shared.Run(context.Background(), "localcluster", "fault", "--data", shared.Data, "component", "apiserver", "restart"); err != nil {
+					t.Errorf("restart the API server: %v\n%s", err, out)
+				}
+				if err := shared.AwaitAPIServer(); err != nil {
+					t.Errorf("the API server after its restart: %v", err)
+				}
 			})
 			expectNamespace(t, folder)
 			shared.Kubectl(t, "-n", system, "rollout", "status", "deployment/incumbent", "--timeout=2m")
