@@ -97,9 +97,14 @@ func grant(granted map[string]bool, rule rbacv1.PolicyRule) {
 	}
 }
 
+// ownRules tells whether the rules for the request are the API server's own: whoever is
+// authenticated may read /version and ask what it may do.
+func (e auditEvent) ownRules() bool {
+	return e.ObjectRef == nil || e.ObjectRef.Resource == "selfsubjectaccessreviews"
+}
+
 // readAudit returns what the manager's account used, and the requests that were
-// forbidden, but for those for no resource (/version) that were allowed at other times:
-// the rules for these are the API server's own.
+// forbidden, but for those that the API server's own rules allowed at other times.
 func readAudit(path string) (used map[string]bool, forbidden []auditEvent, err error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -123,7 +128,7 @@ func readAudit(path string) (used map[string]bool, forbidden []auditEvent, err e
 		} else {
 			forbidden = append(forbidden, event)
 		}
-		if ref := event.ObjectRef; ref != nil && ref.Resource != "" && ref.Resource != "selfsubjectaccessreviews" { // which is everybody's right
+		if ref := event.ObjectRef; !event.ownRules() {
 			resource := strings.TrimSuffix(ref.Resource+"/"+ref.Subresource, "/")
 			used[strings.TrimSpace(event.Verb+" "+resource+" "+ref.APIGroup)] = true
 			if event.Verb == "watch" {
@@ -136,6 +141,6 @@ func readAudit(path string) (used map[string]bool, forbidden []auditEvent, err e
 	if len(used) == 0 && lines.Err() == nil {
 		return nil, nil, fmt.Errorf("%s has no request of %s", path, account)
 	}
-	forbidden = slices.DeleteFunc(forbidden, func(e auditEvent) bool { return e.ObjectRef == nil && allowed[e.RequestURI] })
+	forbidden = slices.DeleteFunc(forbidden, func(e auditEvent) bool { return e.ownRules() && allowed[e.RequestURI] })
 	return used, forbidden, lines.Err()
 }
