@@ -17,6 +17,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/cache"
@@ -76,9 +77,9 @@ type state struct {
 	// written, though nothing has changed. There are no more writes but rollouts after
 	// maxContests: only another manager does that, and both would go on for ever.
 	contests int
-	// outdated is the version that the last write has replaced. As long as the cache has
-	// it, there is nothing to judge: the newer one is on its way, and calls again.
-	outdated string
+	// written is the version that the last write has made. As long as the cache has an
+	// older one, there is nothing to judge: this one is on its way, and calls again.
+	written string
 }
 
 // change is content that a workload is to be rolled for.
@@ -178,12 +179,12 @@ func (c *controller) reconcile(ctx context.Context, key id) (reconciler.Result, 
 	if object, ok := found.(metav1.Object); ok && c.isOutdated(key, object.GetResourceVersion()) {
 		return reconciler.Result{}, nil
 	}
-	for range attempts {
+	for attempt := range attempts {
 		w, ok := workloadOf(found)
 		if !ok {
 			return reconciler.Result{}, fmt.Errorf("the cache of %ss holds a %T", key.kind, found)
 		}
-		result, err := c.judge(ctx, key, w)
+		result, err := c.judge(ctx, key, w, attempt > 0)
 		if errors.Is(err, errGone) {
 			c.forget(key)
 			return reconciler.Result{}, nil
@@ -204,9 +205,10 @@ func (c *controller) reconcile(ctx context.Context, key id) (reconciler.Result, 
 	return reconciler.Result{RequeueAfter: conflictWait}, nil
 }
 
-// judge does what is due for a workload now. The error is a conflict if the workload is
-// no longer what was judged.
-func (c *controller) judge(ctx context.Context, key id, w workload) (reconciler.Result, error) {
+// judge does what is due for a workload now. What was read past the caches is live: so is
+// then what it refers to, for the caches may be older. The error is a conflict if the
+// workload is no longer what was judged.
+func (c *controller) judge(ctx context.Context, key id, w workload, live bool) (reconciler.Result, error) {
 	if w.DeletionTimestamp != nil {
 		c.forget(key)
 		return reconciler.Result{}, nil
@@ -217,7 +219,7 @@ func (c *controller) judge(ctx context.Context, key id, w workload) (reconciler.
 		c.warn(key, w, problem)
 		return reconciler.Result{}, nil
 	case opted:
-		return c.follow(ctx, key, w)
+		return c.follow(ctx, key, w, live)
 	}
 	if !w.marked() {
 		c.forget(key)
@@ -230,7 +232,7 @@ func (c *controller) judge(ctx context.Context, key id, w workload) (reconciler.
 }
 
 // follow compares the content that a workload refers to with what is recorded.
-func (c *controller) follow(ctx context.Context, key id, w workload) (reconciler.Result, error) {
+func (c *controller) follow(ctx context.Context, key id, w workload, live bool) (reconciler.Result, error) {
 	s := c.stateOf(key)
 	if s.uid != w.UID { // It was made anew.
 		*s = state{uid: w.UID}
@@ -238,7 +240,7 @@ func (c *controller) follow(ctx context.Context, key id, w workload) (reconciler
 	s.warned = ""
 	refs := slices.DeleteFunc(referencesOf(&w.template.Spec), func(r reference) bool { return !c.reader.watches(r.kind) })
 	before, standing := s.recordOn(w)
-	found, err := c.contents(ctx, w.Namespace, refs, before)
+	found, err := c.contents(ctx, w.Namespace, refs, before, live)
 	if err != nil {
 		return reconciler.Result{}, err
 	}
@@ -286,12 +288,18 @@ func (c *controller) record(ctx context.Context, s *state, w workload, was stand
 }
 
 // contents returns the contents of all sources of the references that are there.
-func (c *controller) contents(ctx context.Context, namespace string, refs []reference, before record) (map[source]*contents, error) {
+func (c *controller) contents(ctx context.Context, namespace string, refs []reference, before record, live bool) (map[source]*contents, error) {
 	found := map[source]*contents{}
 	for _, from := range sourcesOf(refs) {
 		version, err := c.reader.version(namespace, from)
 		if err != nil {
 			return nil, err
+		}
+		if live {
+			if found[from], err = c.reader.read(ctx, namespace, from, version); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		if version == "" {
 			c.reader.forget(from.in(namespace))
@@ -389,7 +397,7 @@ func (c *controller) write(ctx context.Context, s *state, w workload, m marks) e
 	}
 	s.refused = ""
 	if written.GetResourceVersion() != w.ResourceVersion {
-		s.outdated = w.ResourceVersion
+		s.written = written.GetResourceVersion()
 	}
 	return nil
 }
@@ -442,7 +450,11 @@ func (c *controller) isOutdated(key id, version string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.states[key]
-	return s != nil && s.outdated == version
+	if s == nil || s.written == "" {
+		return false
+	}
+	order, err := resourceversion.CompareResourceVersion(version, s.written)
+	return err == nil && order < 0
 }
 
 func (c *controller) forget(key id) {

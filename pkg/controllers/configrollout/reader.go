@@ -24,12 +24,12 @@ type reader struct {
 	caches map[string]cache.SharedIndexInformer // by kind; what is not here is not watched
 
 	mu    sync.Mutex
-	reads map[string]*read // by source.in
+	reads map[string]*lastRead // by source.in
 }
 
-// read is the last read of one object. Its lock is held while it is being read, so that
+// lastRead is of one object. Its lock is held while it is being read, so that
 // many workloads that refer to one object read it once.
-type read struct {
+type lastRead struct {
 	mu sync.Mutex
 	// cached is the version in which the cache had the object when it was read.
 	cached   string
@@ -37,7 +37,7 @@ type read struct {
 }
 
 func newReader(client kubernetes.Interface, key *keeper) *reader {
-	return &reader{client: client, key: key, caches: map[string]cache.SharedIndexInformer{}, reads: map[string]*read{}}
+	return &reader{client: client, key: key, caches: map[string]cache.SharedIndexInformer{}, reads: map[string]*lastRead{}}
 }
 
 // watches tells whether sources of that kind are looked at.
@@ -59,12 +59,25 @@ func (r *reader) version(namespace string, from source) (string, error) {
 // contents returns the contents of a source that the cache has in that version: of it
 // or of a newer one. nil: it is not there.
 func (r *reader) contents(ctx context.Context, namespace string, from source, version string) (*contents, error) {
-	last := r.lastRead(from.in(namespace))
+	last := r.last(from.in(namespace))
 	last.mu.Lock()
 	defer last.mu.Unlock()
 	if last.cached == version || last.contents != nil && last.contents.version == version {
 		return last.contents, nil
 	}
+	return r.update(ctx, last, namespace, from, version)
+}
+
+// read returns the contents that a source has now, whatever version the cache has. nil:
+// it is not there.
+func (r *reader) read(ctx context.Context, namespace string, from source, version string) (*contents, error) {
+	last := r.last(from.in(namespace))
+	last.mu.Lock()
+	defer last.mu.Unlock()
+	return r.update(ctx, last, namespace, from, version)
+}
+
+func (r *reader) update(ctx context.Context, last *lastRead, namespace string, from source, version string) (*contents, error) {
 	found, err := r.fetch(ctx, namespace, from)
 	if apierrors.IsNotFound(err) {
 		found, err = nil, nil
@@ -95,11 +108,11 @@ func (r *reader) fetch(ctx context.Context, namespace string, from source) (*con
 	return contentsOfSecret(object, key), nil
 }
 
-func (r *reader) lastRead(name string) *read {
+func (r *reader) last(name string) *lastRead {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.reads[name] == nil {
-		r.reads[name] = &read{}
+		r.reads[name] = &lastRead{}
 	}
 	return r.reads[name]
 }

@@ -16,7 +16,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
+	appsinformers "k8s.io/client-go/informers/apps/v1"
 	"k8s.io/client-go/kubernetes"
+	appsclient "k8s.io/client-go/kubernetes/typed/apps/v1"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -71,46 +73,43 @@ type kind struct {
 	patch    func(ctx context.Context, c kubernetes.Interface, name cache.ObjectName, patch []byte) (metav1.Object, error)
 }
 
-var patchOptions = metav1.PatchOptions{FieldManager: fieldManager}
-
 // kinds returns all kinds of workloads.
 func kinds() map[string]kind {
 	return map[string]kind{
-		deployment: {
-			resource: appsv1.SchemeGroupVersion.WithResource("deployments"),
-			informer: func(f informers.SharedInformerFactory) cache.SharedIndexInformer {
-				return f.Apps().V1().Deployments().Informer()
-			},
-			get: func(ctx context.Context, c kubernetes.Interface, name cache.ObjectName) (any, error) {
-				return c.AppsV1().Deployments(name.Namespace).Get(ctx, name.Name, metav1.GetOptions{})
-			},
-			patch: func(ctx context.Context, c kubernetes.Interface, name cache.ObjectName, patch []byte) (metav1.Object, error) {
-				return c.AppsV1().Deployments(name.Namespace).Patch(ctx, name.Name, types.MergePatchType, patch, patchOptions)
-			},
+		deployment: newKind("deployments",
+			func(f appsinformers.Interface) cache.SharedIndexInformer { return f.Deployments().Informer() },
+			func(c appsclient.AppsV1Interface, namespace string) client[*appsv1.Deployment] {
+				return c.Deployments(namespace)
+			}),
+		statefulSet: newKind("statefulsets",
+			func(f appsinformers.Interface) cache.SharedIndexInformer { return f.StatefulSets().Informer() },
+			func(c appsclient.AppsV1Interface, namespace string) client[*appsv1.StatefulSet] {
+				return c.StatefulSets(namespace)
+			}),
+		daemonSet: newKind("daemonsets",
+			func(f appsinformers.Interface) cache.SharedIndexInformer { return f.DaemonSets().Informer() },
+			func(c appsclient.AppsV1Interface, namespace string) client[*appsv1.DaemonSet] {
+				return c.DaemonSets(namespace)
+			}),
+	}
+}
+
+// client is what the controller needs of the client of one kind in one namespace.
+type client[T metav1.Object] interface {
+	Get(ctx context.Context, name string, options metav1.GetOptions) (T, error)
+	Patch(ctx context.Context, name string, form types.PatchType, patch []byte, options metav1.PatchOptions, subresources ...string) (T, error)
+}
+
+func newKind[T metav1.Object](resource string, informer func(appsinformers.Interface) cache.SharedIndexInformer, in func(c appsclient.AppsV1Interface, namespace string) client[T]) kind {
+	return kind{
+		resource: appsv1.SchemeGroupVersion.WithResource(resource),
+		informer: func(f informers.SharedInformerFactory) cache.SharedIndexInformer { return informer(f.Apps().V1()) },
+		get: func(ctx context.Context, c kubernetes.Interface, name cache.ObjectName) (any, error) {
+			return in(c.AppsV1(), name.Namespace).Get(ctx, name.Name, metav1.GetOptions{})
 		},
-		statefulSet: {
-			resource: appsv1.SchemeGroupVersion.WithResource("statefulsets"),
-			informer: func(f informers.SharedInformerFactory) cache.SharedIndexInformer {
-				return f.Apps().V1().StatefulSets().Informer()
-			},
-			get: func(ctx context.Context, c kubernetes.Interface, name cache.ObjectName) (any, error) {
-				return c.AppsV1().StatefulSets(name.Namespace).Get(ctx, name.Name, metav1.GetOptions{})
-			},
-			patch: func(ctx context.Context, c kubernetes.Interface, name cache.ObjectName, patch []byte) (metav1.Object, error) {
-				return c.AppsV1().StatefulSets(name.Namespace).Patch(ctx, name.Name, types.MergePatchType, patch, patchOptions)
-			},
-		},
-		daemonSet: {
-			resource: appsv1.SchemeGroupVersion.WithResource("daemonsets"),
-			informer: func(f informers.SharedInformerFactory) cache.SharedIndexInformer {
-				return f.Apps().V1().DaemonSets().Informer()
-			},
-			get: func(ctx context.Context, c kubernetes.Interface, name cache.ObjectName) (any, error) {
-				return c.AppsV1().DaemonSets(name.Namespace).Get(ctx, name.Name, metav1.GetOptions{})
-			},
-			patch: func(ctx context.Context, c kubernetes.Interface, name cache.ObjectName, patch []byte) (metav1.Object, error) {
-				return c.AppsV1().DaemonSets(name.Namespace).Patch(ctx, name.Name, types.MergePatchType, patch, patchOptions)
-			},
+		patch: func(ctx context.Context, c kubernetes.Interface, name cache.ObjectName, patch []byte) (metav1.Object, error) {
+			options := metav1.PatchOptions{FieldManager: fieldManager}
+			return in(c.AppsV1(), name.Namespace).Patch(ctx, name.Name, types.MergePatchType, patch, options)
 		},
 	}
 }
