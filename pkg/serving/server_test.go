@@ -17,7 +17,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	cliflag "k8s.io/component-base/cli/flag"
 
@@ -302,39 +301,6 @@ func TestCertificateIsChosenByTheNameThatTheClientWants(t *testing.T) {
 			t.Errorf("%q: got the certificate of %s, want that of %s", wanted, got, want)
 		}
 		_ = connection.Close()
-	}
-}
-
-// TestCertificateFilesThatCannotBeUsedChangeNothing has a certificate without its key.
-func TestCertificateFilesThatCannotBeUsedChangeNothing(t *testing.T) {
-	ca, dir := newAuthority(t), t.TempDir()
-	put := func(name string, content []byte) { must(t, os.WriteFile(filepath.Join(dir, name), content, 0o600)) }
-	certificate, key := ca.issue(t, "first.example")
-	put("tls.crt", certificate)
-	put("tls.key", key)
-	config := defaults(t, nil)
-	config.SecureServing.CertFile, config.SecureServing.KeyFile = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
-	address := serve(t, config, echo)
-	served := func() string {
-		connection, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = connection.Close() }()
-		return connection.ConnectionState().PeerCertificates[0].Subject.CommonName
-	}
-	certificate, key = ca.issue(t, "second.example")
-	put("tls.crt", certificate)         // a writer is half-way
-	time.Sleep(1100 * time.Millisecond) // so that the files are read again
-	if got := served(); got != "first.example" {
-		t.Errorf("half-way: got the certificate of %s, want first.example", got)
-	}
-	put("tls.key", key)
-	eventually(t, "the second certificate", func() bool { return served() == "second.example" })
-	must(t, os.Remove(filepath.Join(dir, "tls.key")))
-	time.Sleep(1100 * time.Millisecond)
-	if got := served(); got != "second.example" {
-		t.Errorf("without a key: got the certificate of %s, want second.example", got)
 	}
 }
 

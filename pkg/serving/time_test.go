@@ -12,6 +12,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -63,18 +65,27 @@ func (p *pipes) dial() net.Conn {
 	return client
 }
 
-// inBubble runs test beside a server that answers every path to everybody, or by what
-// api says if there is one.
-func inBubble(t *testing.T, api http.RoundTripper, handler http.Handler, test func(t *testing.T, p *pipes, stop func())) {
+// bubble is a server in a bubble. It answers every path to everybody, or, if there is an
+// api, by what that says.
+type bubble struct {
+	api       http.RoundTripper
+	configure func(*serving.Config) // may be nil
+	handler   http.Handler
+}
+
+func (b bubble) run(t *testing.T, test func(t *testing.T, p *pipes, stop func())) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		listener := newPipes()
 		config := serving.Defaults("test", 0)
 		config.SecureServing.Listener = listener
 		config.Authorization.AlwaysAllowPaths = []string{"/*"}
-		if api != nil {
+		if b.api != nil {
 			config.Authorization.AlwaysAllowPaths = []string{"/livez"}
-			config.REST = &rest.Config{Host: "http://api.test", Transport: api}
+			config.REST = &rest.Config{Host: "http://api.test", Transport: b.api}
+		}
+		if b.configure != nil {
+			b.configure(&config)
 		}
 		server, err := serving.Listen(config)
 		if err != nil {
@@ -82,7 +93,7 @@ func inBubble(t *testing.T, api http.RoundTripper, handler http.Handler, test fu
 		}
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
-		go func() { ended <- server.Serve(ctx, handler) }()
+		go func() { ended <- server.Serve(ctx, b.handler) }()
 		test(t, listener, stop)
 		stop()
 		if err := <-ended; err != nil {
@@ -114,7 +125,7 @@ func TestClientsThatKeepItWaitingAreCutOff(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			reader := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
-			inBubble(t, nil, reader, func(t *testing.T, p *pipes, _ func()) {
+			bubble{handler: reader}.run(t, func(t *testing.T, p *pipes, _ func()) {
 				conn := p.dial()
 				if tc.send != "" {
 					conn = over(t, conn)
@@ -150,7 +161,7 @@ func TestRunningRequestsGetTwoSecondsAtTheEnd(t *testing.T) {
 				case <-r.Context().Done():
 				}
 			})
-			inBubble(t, nil, slow, func(t *testing.T, p *pipes, stop func()) {
+			bubble{handler: slow}.run(t, func(t *testing.T, p *pipes, stop func()) {
 				conn := over(t, p.dial())
 				if _, err := io.WriteString(conn, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 					t.Fatal(err)
@@ -206,7 +217,7 @@ func (r *reviews) RoundTrip(request *http.Request) (*http.Response, error) {
 // TestAnswersCountForTenSecondsAndFailuresForOne follows one token over time.
 func TestAnswersCountForTenSecondsAndFailuresForOne(t *testing.T) {
 	api := &reviews{away: true, known: true}
-	inBubble(t, api, echo, func(t *testing.T, p *pipes, _ func()) {
+	bubble{api: api, handler: echo}.run(t, func(t *testing.T, p *pipes, _ func()) {
 		ask := func() string {
 			before := len(api.seen)
 			conn := over(t, p.dial())
@@ -254,5 +265,51 @@ func TestAnswersCountForTenSecondsAndFailuresForOne(t *testing.T) {
 		if diff := cmp.Diff(want, log); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
+	})
+}
+
+// TestFilesThatCannotBeUsedChangeNothing has certificates without their key, and CAs that
+// are none.
+func TestFilesThatCannotBeUsedChangeNothing(t *testing.T) {
+	dir := t.TempDir()
+	put := func(name string, content []byte) { must(t, os.WriteFile(filepath.Join(dir, name), content, 0o600)) }
+	var ca *authority // of the bubble's time
+	served := bubble{api: &reviews{known: true}, handler: echo, configure: func(config *serving.Config) {
+		ca = newAuthority(t)
+		certificate, key := ca.issue(t, "first.example")
+		put("tls.crt", certificate)
+		put("tls.key", key)
+		put("ca.crt", ca.pem)
+		config.SecureServing.CertFile, config.SecureServing.KeyFile = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
+		config.Authentication.ClientCAFile = filepath.Join(dir, "ca.crt")
+	}}
+	served.run(t, func(t *testing.T, p *pipes, _ func()) {
+		alice, err := tls.X509KeyPair(ca.issue(t, "alice"))
+		must(t, err)
+		expect := func(moment, server string, status int) {
+			t.Helper()
+			time.Sleep(2 * time.Second) // so that the files are read again
+			conn := tls.Client(p.dial(), &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{alice}})
+			defer func() { _ = conn.NetConn().Close() }()
+			must(t, conn.Handshake())
+			go func() { _, _ = io.WriteString(conn, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n") }() // beside what the server sends after a handshake
+			response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			must(t, err)
+			if got := conn.ConnectionState().PeerCertificates[0].Subject.CommonName; got != server || response.StatusCode != status {
+				t.Errorf("%s: the certificate of %s, status %d; want %s, %d", moment, got, response.StatusCode, server, status)
+			}
+		}
+		expect("at first", "first.example", 200)
+		certificate, key := ca.issue(t, "second.example")
+		put("tls.crt", certificate)
+		expect("the key is not there yet", "first.example", 200)
+		put("tls.key", key)
+		expect("the key is there", "second.example", 200)
+		must(t, os.Remove(filepath.Join(dir, "tls.key")))
+		expect("the key is gone", "second.example", 200)
+		put("ca.crt", []byte("no certificate"))
+		expect("the CA is broken", "second.example", 200)
+		put("ca.crt", newAuthority(t).pem)
+		expect("another CA", "second.example", 401)
 	})
 }
