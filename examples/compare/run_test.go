@@ -42,27 +42,13 @@ spec:
             - {name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
 `
 
-// shared is the local cluster of all tests.
+// shared is the local cluster of the test that needs one.
 var shared *cluster.Cluster
-
-// start starts it, for tests that need one.
-func start(t *testing.T) {
-	t.Helper()
-	var err error
-	if shared, err = cluster.Start(cluster.Config{}); err != nil {
-		t.Fatalf("the local cluster does not start: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := shared.Stop(); err != nil {
-			t.Errorf("the local cluster does not stop cleanly: %v", err)
-		}
-	})
-}
 
 // TestEachLabels runs one program after the other in a Pod, with its own RBAC and no
 // more. Each must label what is there and what comes, and release its lease in the end.
 func TestEachLabels(t *testing.T) {
-	start(t)
+	shared = cluster.Start(t, cluster.Config{})
 	shared.Namespace(t, namespace)
 	shared.Kubectl(t, "-n", namespace, "create", "serviceaccount", "labeler")
 	bin := t.TempDir()

@@ -4,9 +4,7 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -100,45 +98,21 @@ func awaitWelcome(t *testing.T, namespace, want string) {
 	})
 }
 
-// write is a request to change something that the API server has received, whether it
-// accepted it or not.
-type write struct {
-	Account, Resource string
-	At                time.Time // when it arrived
-}
-
 // writes reads from the audit log what the service accounts of the namespace tried to
-// write to objects in it, since that time.
-func writes(t *testing.T, namespace string, since time.Time) (list []write) {
+// write to objects in it, in the order in which it arrived, whether it was accepted or not.
+func writes(t *testing.T, namespace string) []cluster.Request {
 	t.Helper()
-	file, err := os.Open(filepath.Join(shared.Data, "audit.log"))
+	requests, err := shared.Audit(time.Time{}, "system:serviceaccount:"+namespace+":").Requests(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer file.Close()
-	lines := bufio.NewScanner(file)
-	lines.Buffer(nil, 4<<20)
-	for lines.Scan() {
-		var event struct {
-			Stage, Verb              string
-			User                     struct{ Username string }
-			ObjectRef                struct{ Resource, Namespace string }
-			RequestReceivedTimestamp time.Time
-		}
-		if err := json.Unmarshal(lines.Bytes(), &event); err != nil {
-			continue // the last line, which is being written
-		}
-		account, ours := strings.CutPrefix(event.User.Username, "system:serviceaccount:"+namespace+":")
-		if ours && event.RequestReceivedTimestamp.After(since) && event.Stage == "ResponseComplete" && event.ObjectRef.Namespace == namespace &&
-			slices.Contains([]string{"create", "update", "patch", "delete"}, event.Verb) {
-			list = append(list, write{account, event.ObjectRef.Resource, event.RequestReceivedTimestamp})
-		}
-	}
-	if err := lines.Err(); err != nil {
-		t.Fatal(err)
-	}
-	slices.SortFunc(list, func(a, b write) int { return a.At.Compare(b.At) })
-	return list
+	requests = slices.DeleteFunc(requests, func(r cluster.Request) bool {
+		return !r.IsWrite() || r.ObjectRef.Namespace != namespace || !strings.HasPrefix(r.User.Username, "system:serviceaccount:")
+	})
+	slices.SortFunc(requests, func(a, b cluster.Request) int {
+		return a.RequestReceivedTimestamp.Compare(b.RequestReceivedTimestamp)
+	})
+	return requests
 }
 
 // holder returns the holder of the only Lease of the namespace, "" for nobody.
@@ -216,7 +190,6 @@ func listeners(pid int) (ports []string, err error) {
 // TestADeposedLeaderCannotWrite stops the process of a leader whose reconciler never
 // stops writing, until another leads, and lets it go on.
 func TestADeposedLeaderCannotWrite(t *testing.T) {
-	began := time.Now()
 	shared.Namespace(t, "fenced")
 	before := shared.Watches(t, "configmaps", "cluster")
 	first := launch(t, "fenced", "first")
@@ -255,15 +228,16 @@ func TestADeposedLeaderCannotWrite(t *testing.T) {
 
 	var led time.Time // when the second began to write its lease
 	early, late, standby := 0, 0, 0
-	for _, w := range writes(t, "fenced", began) {
-		switch {
-		case w.Account == "second" && w.Resource == "leases" && led.IsZero() && w.At.After(stopped):
-			led = w.At
-		case w.Account == "second" && w.Resource == "configmaps" && led.IsZero():
+	for _, w := range writes(t, "fenced") {
+		account := w.User.Username[strings.LastIndex(w.User.Username, ":")+1:]
+		switch at := w.RequestReceivedTimestamp; {
+		case account == "second" && w.ObjectRef.Resource == "leases" && led.IsZero() && at.After(stopped):
+			led = at
+		case account == "second" && w.ObjectRef.Resource == "configmaps" && led.IsZero():
 			standby++
-		case w.Account == "first" && w.Resource == "configmaps" && led.IsZero():
+		case account == "first" && w.ObjectRef.Resource == "configmaps" && led.IsZero():
 			early++
-		case w.Account == "first" && w.Resource == "configmaps":
+		case account == "first" && w.ObjectRef.Resource == "configmaps":
 			late++
 		}
 	}
@@ -278,7 +252,6 @@ func TestADeposedLeaderCannotWrite(t *testing.T) {
 
 // TestADrainWaitsForTheReconcile asks the manager to stop in the middle of one.
 func TestADrainWaitsForTheReconcile(t *testing.T) {
-	began := time.Now()
 	shared.Namespace(t, "drained")
 	p := launch(t, "drained", "a")
 	p.AwaitController(t, 20*time.Second, "trial", "running")
@@ -289,13 +262,10 @@ func TestADrainWaitsForTheReconcile(t *testing.T) {
 	if got := holder(t, "drained"); got != "" {
 		t.Errorf("the lease is held by %q after the end, want it released", got)
 	}
-	cluster.Eventually(t, 10*time.Second, "in the audit log, the release of the lease after all other writes", func() error {
-		all := slices.DeleteFunc(writes(t, "drained", began), func(w write) bool { return w.Resource == "events" })
-		if last := all[len(all)-1]; last.Resource != "leases" {
-			return fmt.Errorf("the last write was to %s: %v", last.Resource, all)
-		}
-		return nil
-	})
+	all := slices.DeleteFunc(writes(t, "drained"), func(r cluster.Request) bool { return r.ObjectRef.Resource == "events" })
+	if last := all[len(all)-1]; last.ObjectRef.Resource != "leases" {
+		t.Errorf("the last write was not the release of the lease: %v", all)
+	}
 }
 
 // TestTroubleStaysWithTheController has its manager of controller-runtime fail, and one of

@@ -4,8 +4,6 @@
 package main
 
 import (
-	"flag"
-	"fmt"
 	"os"
 	"testing"
 
@@ -32,23 +30,10 @@ func TestMain(m *testing.M) {
 		ctrl.SetLogger(klog.Background())
 		os.Exit(manager.Main("trial-manager", controllers.NewRegistry(newWelcome(), newTrial())))
 	}
-	flag.Parse()
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	c, err := cluster.Start(cluster.Config{})
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "the local cluster does not start:", err)
-		return 1
-	}
-	shared = c
-	code := m.Run()
-	if err := c.Stop(); err != nil {
-		fmt.Fprintln(os.Stderr, "FAIL: the local cluster does not stop cleanly:", err)
-		code = 1
-	}
-	return code
+	os.Exit(cluster.Main(cluster.Config{}, func(c *cluster.Cluster) int {
+		shared = c
+		return m.Run()
+	}))
 }
 
 func newTrial() controllers.Registration {

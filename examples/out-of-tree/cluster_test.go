@@ -28,15 +28,7 @@ type deployed struct {
 // start starts the cluster and builds the manager; it does not deploy it yet.
 func start(t *testing.T) *deployed {
 	t.Helper()
-	c, err := cluster.Start(cluster.Config{})
-	if err != nil {
-		t.Fatalf("the local cluster does not start: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := c.Stop(); err != nil {
-			t.Errorf("the local cluster does not stop cleanly: %v", err)
-		}
-	})
+	c := cluster.Start(t, cluster.Config{})
 	d := &deployed{t: t, Cluster: c, binary: filepath.Join(t.TempDir(), name)}
 	build := exec.CommandContext(t.Context(), "go", "build", "-tags=grpcnotrace", "-trimpath", "-ldflags=-s -w", "-o", d.binary, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

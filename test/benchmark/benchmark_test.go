@@ -31,21 +31,11 @@ import (
 // shared is the local cluster of all benchmarks.
 var shared *cluster.Cluster
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	c, err := cluster.Start(cluster.Config{Programs: []string{"./test/benchmark/host", "./test/benchmark/storm"}})
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "the local cluster does not start:", err)
-		return 1
-	}
-	shared = c
-	code := m.Run()
-	if err := c.Stop(); err != nil {
-		fmt.Fprintln(os.Stderr, "the local cluster does not stop cleanly:", err)
-		return 1
-	}
-	return code
+func TestMain(m *testing.M) {
+	os.Exit(cluster.Main(cluster.Config{Programs: []string{"./test/benchmark/host", "./test/benchmark/storm"}}, func(c *cluster.Cluster) int {
+		shared = c
+		return m.Run()
+	}))
 }
 
 func number(name string, otherwise int) int {

@@ -4,8 +4,6 @@
 package benchmark
 
 import (
-	"bufio"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -190,31 +188,18 @@ func TestConsolidation(t *testing.T) {
 	}
 }
 
-// requestsOf counts the requests of a user agent in the audit log.
+// requestsOf counts the requests of a user agent.
 func requestsOf(t *testing.T, agent string) (n int) {
 	t.Helper()
-	file, err := os.Open(filepath.Join(shared.Data, "audit.log"))
+	requests, err := shared.Audit(time.Time{}, agent).Requests(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer file.Close()
-	seen := map[string]bool{} // a request is logged at several stages
-	lines := bufio.NewScanner(file)
-	lines.Buffer(nil, 1<<24)
-	for lines.Scan() {
-		if !strings.Contains(lines.Text(), agent) {
-			continue
-		}
-		var event struct{ AuditID, UserAgent string }
-		if err := json.Unmarshal(lines.Bytes(), &event); err != nil {
-			t.Fatal(err)
-		}
-		if strings.HasPrefix(event.UserAgent, agent) {
-			seen[event.AuditID] = true
+	for _, r := range requests {
+		// A watch has been counted when it began.
+		if strings.HasPrefix(r.UserAgent, agent) && (r.Verb != "watch" || r.Stage == "ResponseStarted") {
+			n++
 		}
 	}
-	if err := lines.Err(); err != nil {
-		t.Fatal(err)
-	}
-	return len(seen)
+	return n
 }

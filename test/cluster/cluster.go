@@ -2,8 +2,7 @@
 // Copyright The Incumbent Authors.
 
 // Package cluster starts a local cluster for the tests of a package, and managers and
-// tools beside it. Call Start in TestMain, and Stop after the tests; both say what
-// went wrong. What is started for one test ends with it.
+// tools beside it. TestMain calls Main, or a test Start. What is started for one test ends with it.
 //
 // One package of tests has one cluster. Its name, as all that it holds, is private to
 // it, so packages of tests can run at the same time.
@@ -55,10 +54,41 @@ type Cluster struct {
 	output   bytes.Buffer // of the process; read only once it has ended
 }
 
-// Start builds what is needed, if it is not there yet, and starts the cluster. It
+// Main runs a package's tests on a cluster, and returns TestMain's exit code: run's, or 1
+// if the cluster does not start, or leaves something behind.
+func Main(config Config, run func(*Cluster) int) int {
+	c, err := start(config)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "FAIL: the local cluster does not start:", err)
+		return 1
+	}
+	code := run(c)
+	if err := c.stop(); err != nil {
+		fmt.Fprintln(os.Stderr, "FAIL: the local cluster does not stop cleanly:", err)
+		return 1
+	}
+	return code
+}
+
+// Start starts a cluster for a test and its subtests.
+func Start(t testing.TB, config Config) *Cluster {
+	t.Helper()
+	c, err := start(config)
+	if err != nil {
+		t.Fatalf("the local cluster does not start: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := c.stop(); err != nil {
+			t.Errorf("the local cluster does not stop cleanly: %v", err)
+		}
+	})
+	return c
+}
+
+// start builds what is needed, if it is not there yet, and starts the cluster. It
 // returns when the cluster can take Pods; the current directory must be two below the
 // repository's.
-func Start(config Config) (*Cluster, error) {
+func start(config Config) (*Cluster, error) {
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		return nil, err
@@ -173,8 +203,8 @@ func (c *Cluster) AwaitAPIServer() error {
 	})
 }
 
-// Stop ends the cluster and makes sure that nothing of it is left.
-func (c *Cluster) Stop() error {
+// stop ends the cluster and makes sure that nothing of it is left.
+func (c *Cluster) stop() error {
 	if err := c.process.Process.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}

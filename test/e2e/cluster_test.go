@@ -19,28 +19,18 @@ import (
 var shared *cluster.Cluster
 
 func TestMain(m *testing.M) {
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) (code int) {
-	c, err := cluster.Start(cluster.Config{Programs: []string{"./test/e2e/stubborn", "./test/e2e/faulty"}})
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "the local cluster does not start:", err)
-		return 1
-	}
-	shared = c
-	code = m.Run()
-	if code == 0 && flag.Lookup("test.run").Value.String() == "" {
-		// What no single test sees: over a run of all tests, the manager did what its
-		// RBAC rules allow and used all of them.
-		if err := checkAudit(c); err != nil {
-			fmt.Fprintln(os.Stderr, "FAIL: audit log:", err)
-			code = 1
+	config := cluster.Config{Programs: []string{"./test/e2e/stubborn", "./test/e2e/faulty"}}
+	os.Exit(cluster.Main(config, func(c *cluster.Cluster) int {
+		shared = c
+		code := m.Run()
+		if code == 0 && flag.Lookup("test.run").Value.String() == "" {
+			// What no single test sees: over a run of all tests, the manager did what its
+			// RBAC rules allow and used all of them.
+			if err := checkAudit(c); err != nil {
+				fmt.Fprintln(os.Stderr, "FAIL: audit log:", err)
+				return 1
+			}
 		}
-	}
-	if err := c.Stop(); err != nil {
-		fmt.Fprintln(os.Stderr, "FAIL: the local cluster does not stop cleanly:", err)
-		code = 1
-	}
-	return code
+		return code
+	}))
 }

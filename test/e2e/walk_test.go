@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -325,7 +324,7 @@ func TestFrozenLeaderIsSucceeded(t *testing.T) {
 		return nil
 	})
 	t.Logf("another replica led %v after the leader was frozen", took)
-	used, _, err := readAudit(filepath.Join(d.Data, "audit.log"))
+	used, _, err := readAudit(t.Context(), d.Cluster)
 	if err != nil || !used["get leases coordination.k8s.io"] {
 		t.Errorf("nobody has read the lease before it was taken (%v)", err)
 	}

@@ -5,7 +5,6 @@ package faults
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -37,44 +36,44 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
 	flag.Parse()
 	if text := os.Getenv("TRIALS"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 {
 			fmt.Fprintf(os.Stderr, "TRIALS=%q: want a number of trials, for instance 20\n", text)
-			return 2
+			os.Exit(2)
 		}
 		trials = n
 	}
 	// Trials wait most of their time. What bounds how many run is the room for Pods.
 	if err := flag.Set("test.parallel", "1000"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		return 2
+		os.Exit(2)
 	}
-	c, err := start()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "the local cluster does not start:", err)
-		return 1
+	config := cluster.Config{Programs: []string{"./test/faults/ours", "./test/faults/stock"}}
+	os.Exit(cluster.Main(config, func(c *cluster.Cluster) int {
+		code, err := run(m, c)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "FAIL:", err)
+			return 1
+		}
+		return code
+	}))
+}
+
+// run runs the tests, prints their report and writes it to the file REPORT.
+func run(m *testing.M, c *cluster.Cluster) (code int, err error) {
+	if shared, err = newStage(c); err != nil {
+		return 0, err
 	}
-	shared = c
-	code := m.Run()
+	code = m.Run()
+	shared.watcher.stop()
 	text := report.markdown()
 	fmt.Print(text)
 	if path := os.Getenv("REPORT"); path != "" {
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			fmt.Fprintln(os.Stderr, "FAIL: report:", err)
-			code = 1
-		}
+		err = os.WriteFile(path, []byte(text), 0o644)
 	}
-	if err := c.end(); err != nil {
-		fmt.Fprintln(os.Stderr, "FAIL: the local cluster does not stop cleanly:", err)
-		code = 1
-	}
-	return code
+	return code, err
 }
 
 // times returns long in the long campaign with TRIALS=20, in proportion with another
@@ -86,19 +85,15 @@ func times(short, long int) int {
 	return max(min(1, long), (long*trials+10)/20)
 }
 
-func start() (*stage, error) {
-	started, err := cluster.Start(cluster.Config{Programs: []string{"./test/faults/ours", "./test/faults/stock"}})
-	if err != nil {
-		return nil, err
-	}
-	c := &stage{Cluster: started, room: newRoom(maxPods)}
+func newStage(running *cluster.Cluster) (*stage, error) {
+	c := &stage{Cluster: running, room: newRoom(maxPods)}
 	c.faults = &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(c.Data, "control.sock"))
 		},
 	}}
 	if err := c.versions(); err != nil {
-		return nil, errors.Join(err, c.Stop())
+		return nil, err
 	}
 	c.watcher = observe(c)
 	return c, nil
@@ -115,12 +110,6 @@ func (c *stage) versions() error {
 	client, err := list.Output()
 	report.server, report.client = server.GitVersion, strings.TrimSpace(string(client))
 	return err
-}
-
-// end ends the cluster, and what watches it.
-func (c *stage) end() error {
-	c.watcher.stop()
-	return c.Stop()
 }
 
 // control asks the fault injector for something, as `localcluster fault` does.

@@ -4,11 +4,7 @@
 package faults
 
 import (
-	"bufio"
-	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -68,55 +64,30 @@ func steady(t *testing.T, k kind, window time.Duration) {
 	f.clean(k, v.verify(f.kindOf, nil))
 }
 
-// auditEvent is the part of an audit event that is looked at.
-type auditEvent struct {
-	Stage, Verb, AuditID string
-	User                 struct {
-		Username string
-		Extra    map[string][]string
-	}
-	ObjectRef                struct{ Resource string }
-	RequestReceivedTimestamp time.Time
-	StageTimestamp           time.Time
-}
-
 // requests returns, for each Pod of the fleet, how many requests on Leases it made in
 // a time, by verb, without watches, and how many watches were open at its end.
 func (f *fleet) requests(t *testing.T, from, to time.Time) (counts map[string]map[string]int, watches map[string]int) {
 	t.Helper()
-	file, err := os.Open(filepath.Join(f.c.Data, "audit.log"))
+	user := fmt.Sprintf("system:serviceaccount:%s:default", f.namespace)
+	requests, err := f.c.Audit(time.Time{}, user).Requests(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer file.Close()
 	counts, watches = map[string]map[string]int{}, map[string]int{}
-	user := fmt.Sprintf("system:serviceaccount:%s:default", f.namespace)
-	lines := bufio.NewScanner(file)
-	lines.Buffer(nil, 4<<20)
-	for lines.Scan() {
-		if !strings.Contains(lines.Text(), user) {
-			continue
-		}
-		var e auditEvent
-		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-			continue // the last line may not be complete yet
-		}
-		pod := strings.Join(e.User.Extra["authentication.kubernetes.io/pod-name"], "")
-		switch at := e.RequestReceivedTimestamp; {
-		case e.ObjectRef.Resource != "leases" || e.User.Username != user:
-		case e.Verb == "watch" && e.Stage == "ResponseStarted" && at.Before(to):
+	for _, r := range requests {
+		pod := strings.Join(r.User.Extra["authentication.kubernetes.io/pod-name"], "")
+		switch at := r.RequestReceivedTimestamp; {
+		case r.ObjectRef.Resource != "leases" || r.User.Username != user:
+		case r.Verb == "watch" && r.Stage == "ResponseStarted" && at.Before(to):
 			watches[pod]++
-		case e.Verb == "watch" && e.Stage == "ResponseComplete" && e.StageTimestamp.Before(to):
+		case r.Verb == "watch" && r.Stage == "ResponseComplete" && r.StageTimestamp.Before(to):
 			watches[pod]--
-		case e.Verb != "watch" && at.After(from) && at.Before(to):
+		case r.Verb != "watch" && at.After(from) && at.Before(to):
 			if counts[pod] == nil {
 				counts[pod] = map[string]int{}
 			}
-			counts[pod][e.Verb]++
+			counts[pod][r.Verb]++
 		}
-	}
-	if err := lines.Err(); err != nil {
-		t.Fatal(err)
 	}
 	return counts, watches
 }

@@ -32,28 +32,17 @@ import (
 
 var shared *cluster.Cluster
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	c, err := cluster.Start(cluster.Config{Programs: []string{"./test/e2e/faulty"}})
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "the local cluster does not start:", err)
-		return 1
-	}
-	shared = c
-	build := exec.Command("make", "bin/prometheus")
-	build.Dir, build.Stdout, build.Stderr = c.Root, os.Stdout, os.Stderr
-	code := 1
-	if err := build.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "Prometheus cannot be built:", err)
-	} else {
-		code = m.Run()
-	}
-	if err := c.Stop(); err != nil {
-		fmt.Fprintln(os.Stderr, "FAIL: the local cluster does not stop cleanly:", err)
-		code = 1
-	}
-	return code
+func TestMain(m *testing.M) {
+	os.Exit(cluster.Main(cluster.Config{Programs: []string{"./test/e2e/faulty"}}, func(c *cluster.Cluster) int {
+		shared = c
+		build := exec.Command("make", "bin/prometheus")
+		build.Dir, build.Stdout, build.Stderr = c.Root, os.Stdout, os.Stderr
+		if err := build.Run(); err != nil {
+			fmt.Fprintln(os.Stderr, "FAIL: Prometheus cannot be built:", err)
+			return 1
+		}
+		return m.Run()
+	}))
 }
 
 // trouble is a fault in a namespace of its own, and the alerts that it is for.

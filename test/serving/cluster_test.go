@@ -26,22 +26,10 @@ import (
 var shared *cluster.Cluster
 
 func TestMain(m *testing.M) {
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) (code int) {
-	c, err := cluster.Start(cluster.Config{Programs: []string{"./test/e2e/faulty"}})
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "the local cluster does not start:", err)
-		return 1
-	}
-	shared = c
-	code = m.Run()
-	if err := c.Stop(); err != nil {
-		fmt.Fprintln(os.Stderr, "FAIL: the local cluster does not stop cleanly:", err)
-		code = 1
-	}
-	return code
+	os.Exit(cluster.Main(cluster.Config{Programs: []string{"./test/e2e/faulty"}}, func(c *cluster.Cluster) int {
+		shared = c
+		return m.Run()
+	}))
 }
 
 // launch starts the shipped manager with a lease of its own and waits until it leads.

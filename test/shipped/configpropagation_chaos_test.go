@@ -430,9 +430,9 @@ func TestConfigPropagationChaos(t *testing.T) {
 	f := newFleet(t, 3, namespace, propagation, "--config-propagation-secrets")
 	chaos(t, f, func(ctx context.Context, _ int, random *rand.Rand) error { return b.write(ctx, random) })
 	took := cluster.Eventually(t, time.Minute, "there is what should be", func() error { return b.check(t.Context()) })
-	audit := followAudit(t)
+	audit := propagationRequests()
 	time.Sleep(3 * time.Second) // Nothing is to happen in this time, so nothing can be waited for.
-	if writes := audit.writes(t); len(writes) > 0 {
+	if writes := writesIn(t, audit); len(writes) > 0 {
 		t.Errorf("writes after that: %v", writes)
 	}
 	if err := b.check(t.Context()); err != nil {
@@ -474,38 +474,38 @@ func TestConfigPropagationToManyNamespaces(t *testing.T) {
 		s.make("platform", fmt.Sprint("m", i), config{to: s.everywhere(), data: map[string]string{"k": strings.Repeat("x", 1000)}})
 	}
 	// awaitWrites counts in the audit log: to list all copies costs what is measured.
-	awaitWrites := func(moment string, audit *auditTail, write string, n int) time.Duration {
+	awaitWrites := func(moment string, audit *cluster.AuditLog, write string, n int) time.Duration {
 		t.Helper()
 		return cluster.Eventually(t, 5*time.Minute, moment, func() error {
-			if got := audit.writes(t)[write]; got < n {
+			if got := writesIn(t, audit)[write]; got < n {
 				return fmt.Errorf("%d of %d copies", got, n)
 			}
 			return nil
 		})
 	}
-	expect := func(moment string, audit *auditTail, want map[string]int) {
+	expect := func(moment string, audit *cluster.AuditLog, want map[string]int) {
 		t.Helper()
-		if diff := gocmp.Diff(want, audit.writes(t)); diff != "" {
+		if diff := gocmp.Diff(want, writesIn(t, audit)); diff != "" {
 			t.Errorf("%s: writes (-want +got):\n%s", moment, diff)
 		}
-		t.Logf("%s: writes %v, reads %v", moment, audit.writes(t), audit.reads(t))
+		t.Logf("%s: writes %v, reads %v", moment, writesIn(t, audit), readsIn(t, audit))
 	}
 	start := func() *fleet { // with a lease that outlives a busy API server
 		return newFleet(t, 1, namespace, propagation, "--leader-elect-lease-duration=15s", "--leader-elect-renew-deadline=10s", "--leader-elect-retry-period=2s")
 	}
-	audit := followAudit(t)
+	audit := propagationRequests()
 	f := start()
 	t.Logf("%d copies made in %v", count*sources, awaitWrites("all copies", audit, "patch 201", count*sources))
 	time.Sleep(still)
 	expect("all copies", audit, map[string]int{"patch 201": count * sources})
 
 	f.members[0].Terminate(t)
-	audit = followAudit(t)
+	audit = propagationRequests()
 	f = start()
 	time.Sleep(still)
 	expect("a restart", audit, map[string]int{})
 
-	audit = followAudit(t)
+	audit = propagationRequests()
 	s.patch("platform", "m7", `{"data":{"k":"new"}}`)
 	t.Logf("%d copies changed in %v", count, awaitWrites("one source has changed", audit, "patch 200", count))
 	s.namespaces("more")

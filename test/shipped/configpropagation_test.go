@@ -4,16 +4,11 @@
 package shipped
 
 import (
-	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -215,7 +210,7 @@ func TestConfigPropagation(t *testing.T) {
 		}
 	}
 	for _, r := range manager.requests(t) {
-		if r.Annotations["authorization.k8s.io/decision"] != "allow" {
+		if !r.Allowed() {
 			t.Errorf("not allowed: %v", r)
 		}
 	}
@@ -575,14 +570,14 @@ func TestConfigPropagationOverRestarts(t *testing.T) {
 	s.remove("platform", "gone")
 	s.patch("platform", "changed", `{"data":{"k":"2"}}`)
 	s.patch("a", "edited", `{"data":{"k":"2"}}`)
-	audit := followAudit(t)
+	audit := propagationRequests()
 	f = newFleet(t, 1, namespace, propagation)
 	s.awaitNone("a source is gone", "gone")
 	s.awaitCopies("a source has changed", "changed", "a", "b")
 	s.awaitCopies("a copy was edited", "edited", "a", "b")
 	f.members[0].Terminate(t)
 	want := map[string]int{"delete 200": 2, "patch 200": 3}
-	if diff := cmp.Diff(want, audit.writes(t)); diff != "" {
+	if diff := cmp.Diff(want, writesIn(t, audit)); diff != "" {
 		t.Errorf("writes of the second manager (-want +got):\n%s", diff)
 	}
 }
@@ -609,78 +604,42 @@ func TestConfigPropagationLeavesSecretsAloneUnlessEnabled(t *testing.T) {
 	}
 }
 
-// auditTail reads what is added to the audit log.
-type auditTail struct {
-	mu     sync.Mutex
-	reader *bufio.Reader
-	rest   string // the beginning of a line that is being written
-	list   []request
+// propagationRequests returns the part of the audit log that tells of the requests of the
+// controller from now on.
+func propagationRequests() *cluster.AuditLog { return shared.Audit(time.Now(), " "+propagation+`"`) }
+
+// writesIn counts the writes by verb and code.
+func writesIn(t *testing.T, log *cluster.AuditLog) map[string]int {
+	t.Helper()
+	return countIn(t, log, func(r cluster.Request) string {
+		if !r.IsWrite() {
+			return ""
+		}
+		return fmt.Sprintf("%s %d", r.Verb, r.ResponseStatus.Code)
+	})
 }
 
-// followAudit begins where the audit log ends now.
-func followAudit(t *testing.T) *auditTail {
+// readsIn counts the reads of objects and of pages.
+func readsIn(t *testing.T, log *cluster.AuditLog) map[string]int {
 	t.Helper()
-	file, err := os.Open(filepath.Join(shared.Data, "audit.log"))
+	return countIn(t, log, func(r cluster.Request) string {
+		if r.IsWrite() || r.Verb == "watch" {
+			return ""
+		}
+		return r.Verb + " " + r.ObjectRef.Resource
+	})
+}
+
+func countIn(t *testing.T, log *cluster.AuditLog, kind func(cluster.Request) string) map[string]int {
+	t.Helper()
+	requests, err := log.Requests(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { file.Close() })
-	if _, err := file.Seek(0, io.SeekEnd); err != nil {
-		t.Fatal(err)
-	}
-	return &auditTail{reader: bufio.NewReader(file)}
-}
-
-// requests returns all requests since the beginning. It is called once all of them have
-// been answered, and waits until a request of its own is in the log.
-func (a *auditTail) requests(t *testing.T) []request {
-	t.Helper()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	marker := fmt.Sprintf("marker-%d", time.Now().UnixNano())
-	_, err := shared.Client.CoreV1().ConfigMaps("default").Get(t.Context(), marker, metav1.GetOptions{})
-	if !apierrors.IsNotFound(err) {
-		t.Fatalf("got %v, want not found", err)
-	}
-	cluster.Eventually(t, 20*time.Second, "the audit log is written", func() error {
-		for {
-			line, err := a.reader.ReadString('\n')
-			if a.rest += line; err != nil {
-				return errors.New("the marker is not there")
-			}
-			var r request
-			if err := json.Unmarshal([]byte(a.rest), &r); err != nil {
-				t.Fatalf("%v: %s", err, a.rest)
-			}
-			a.rest = ""
-			a.list = append(a.list, r)
-			if r.ObjectRef.Name == marker {
-				return nil
-			}
-		}
-	})
-	return a.list
-}
-
-// writes counts the controller's writes by verb and code.
-func (a *auditTail) writes(t *testing.T) map[string]int {
-	t.Helper()
 	counts := map[string]int{}
-	for _, r := range a.requests(t) {
-		if strings.HasSuffix(r.UserAgent, " "+propagation) && r.Verb != "get" && r.Verb != "list" && r.Verb != "watch" {
-			counts[fmt.Sprintf("%s %d", r.Verb, r.ResponseStatus.Code)]++
-		}
-	}
-	return counts
-}
-
-// reads counts the controller's reads of objects and of pages.
-func (a *auditTail) reads(t *testing.T) map[string]int {
-	t.Helper()
-	counts := map[string]int{}
-	for _, r := range a.requests(t) {
-		if strings.HasSuffix(r.UserAgent, " "+propagation) && (r.Verb == "get" || r.Verb == "list") {
-			counts[r.Verb+" "+r.ObjectRef.Resource]++
+	for _, r := range requests {
+		if k := kind(r); k != "" {
+			counts[k]++
 		}
 	}
 	return counts

@@ -25,21 +25,11 @@ import (
 // shared is the local cluster of all tests of this package.
 var shared *cluster.Cluster
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) (code int) {
-	c, err := cluster.Start(cluster.Config{})
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "the local cluster does not start:", err)
-		return 1
-	}
-	shared = c
-	code = m.Run()
-	if err := c.Stop(); err != nil {
-		fmt.Fprintln(os.Stderr, "FAIL: the local cluster does not stop cleanly:", err)
-		code = 1
-	}
-	return code
+func TestMain(m *testing.M) {
+	os.Exit(cluster.Main(cluster.Config{}, func(c *cluster.Cluster) int {
+		shared = c
+		return m.Run()
+	}))
 }
 
 // fleet is a number of shipped managers that compete for one lease, with one controller.

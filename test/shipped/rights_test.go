@@ -4,10 +4,6 @@
 package shipped
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/json"
-	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -70,58 +66,18 @@ func newAccount(t *testing.T, namespace string, flags ...string) account {
 	return a
 }
 
-// request is the part of an audit event that is looked at.
-type request struct {
-	Stage, Verb, RequestURI, UserAgent string
-	User                               struct{ Username string }
-	ObjectRef                          struct{ APIGroup, Resource, Subresource, Namespace, Name string }
-	ResponseStatus                     struct{ Code int }
-	// Annotations hold the authorizer's decision. The status alone does not tell: a
-	// namespace that is being removed answers 403 as well.
-	Annotations map[string]string
-}
-
-func (r request) String() string {
-	return fmt.Sprintf("%s %s/%s/%s: %d", r.Verb, r.ObjectRef.Resource, r.ObjectRef.Namespace, r.ObjectRef.Name, r.ResponseStatus.Code)
-}
-
 // requests returns what the account has asked of the API server.
-func (a account) requests(t *testing.T) (all []request) {
+func (a account) requests(t *testing.T) []cluster.Request {
 	t.Helper()
-	file, err := os.Open(filepath.Join(shared.Data, "audit.log"))
+	all, err := shared.Audit(time.Time{}, a.user).Requests(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer file.Close()
-	lines := bufio.NewScanner(file)
-	lines.Buffer(nil, 4<<20)
-	for lines.Scan() {
-		if !bytes.Contains(lines.Bytes(), []byte(a.user)) {
-			continue
-		}
-		var r request
-		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
-			t.Fatal(err)
-		}
-		if r.User.Username == a.user && r.Stage != "RequestReceived" {
-			all = append(all, r)
-		}
-	}
-	if err := lines.Err(); err != nil || len(all) == 0 {
-		t.Fatalf("the audit log has %d requests of %s, %v", len(all), a.user, err)
+	all = slices.DeleteFunc(all, func(r cluster.Request) bool { return r.User.Username != a.user })
+	if len(all) == 0 {
+		t.Fatalf("the audit log has no request of %s", a.user)
 	}
 	return all
-}
-
-// count counts the requests with a verb for a resource that succeeded.
-func (a account) count(t *testing.T, verb, resource string) (n int) {
-	t.Helper()
-	for _, r := range a.requests(t) {
-		if r.Verb == verb && r.ObjectRef.Resource == resource && r.ResponseStatus.Code < 400 {
-			n++
-		}
-	}
-	return n
 }
 
 // check fails if the account was refused anything, or was granted a verb on one of the
@@ -130,7 +86,7 @@ func (a account) check(t *testing.T, resources ...string) {
 	t.Helper()
 	used := map[string]bool{}
 	for _, r := range a.requests(t) {
-		if r.Annotations["authorization.k8s.io/decision"] != "allow" {
+		if !r.Allowed() {
 			t.Errorf("not allowed: %v", r)
 		}
 		used[r.Verb+" "+r.ObjectRef.Resource] = true
