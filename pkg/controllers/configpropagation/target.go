@@ -18,7 +18,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
-	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
 	"github.com/incumbent-io/incumbent/pkg/controllers"
@@ -46,12 +45,13 @@ type target struct {
 func (c *controller) copy(ctx context.Context, at id) (reconciler.Result, error) {
 	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("kind", at.kind, "copy", klog.KRef(at.namespace, at.name)))
 	k, objects := c.kinds[at.kind], c.objects[at.kind]
+	synced := objects.GetStore().LastStoreSyncResourceVersion() // before the look at the cache: it has all until then
 	there, err := cached(objects, at.namespace, at.name)
 	if err != nil {
 		return reconciler.Result{}, err
 	}
 	t := c.target(at)
-	if t.isBehind(there, objects) {
+	if t.isBehind(there, synced) {
 		return reconciler.Result{RequeueAfter: confirmAfter}, nil
 	}
 	namespace, err := cached(c.namespaces, "", at.namespace)
@@ -76,12 +76,13 @@ func sourceNamespace(v verdict) string {
 	return v.source.Namespace
 }
 
-// isBehind tells whether the cache is older than the last write.
-func (t *target) isBehind(there *meta, objects cache.SharedIndexInformer) bool {
+// isBehind tells whether the cache, in which the target was there when all versions up to
+// synced were in it, is older than the last write.
+func (t *target) isBehind(there *meta, synced string) bool {
 	if t.written == "" {
 		return false
 	}
-	order, err := resourceversion.CompareResourceVersion(objects.LastSyncResourceVersion(), t.written)
+	order, err := resourceversion.CompareResourceVersion(synced, t.written)
 	if there != nil && there.ResourceVersion == t.written || err != nil || order >= 0 {
 		t.written = ""
 	}

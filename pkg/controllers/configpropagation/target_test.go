@@ -7,16 +7,7 @@ import (
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/cache"
 )
-
-// syncedTo is an informer that has come so far.
-type syncedTo struct {
-	cache.SharedIndexInformer
-	version string
-}
-
-func (s syncedTo) LastSyncResourceVersion() string { return s.version }
 
 func TestACacheIsBehindUntilItHasTheLastWrite(t *testing.T) {
 	at := func(version string) *meta { return &meta{ObjectMeta: metav1.ObjectMeta{ResourceVersion: version}} }
@@ -36,7 +27,7 @@ func TestACacheIsBehindUntilItHasTheLastWrite(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			target := &target{written: tt.written}
-			if got := target.isBehind(tt.there, syncedTo{version: tt.synced}); got != tt.want {
+			if got := target.isBehind(tt.there, tt.synced); got != tt.want {
 				t.Errorf("got %v, want %v", got, tt.want)
 			}
 			if still := target.written != ""; still != tt.want {
