@@ -4,6 +4,7 @@
 package shipped
 
 import (
+	"context"
 	"io"
 	"maps"
 	"os"
@@ -69,7 +70,7 @@ func newAccount(t *testing.T, namespace string, flags ...string) account {
 // requests returns what the account has asked of the API server.
 func (a account) requests(t *testing.T) []cluster.Request {
 	t.Helper()
-	all, err := shared.Audit(time.Time{}, a.user).Requests(t.Context())
+	all, err := shared.Audit(time.Time{}, a.user).Requests(context.WithoutCancel(t.Context())) // also when the test is over
 	if err != nil {
 		t.Fatal(err)
 	}
