@@ -30,9 +30,9 @@ type timing struct {
 	silence time.Duration
 	// retryMin and retryMax bound the pause between attempts that failed at once.
 	retryMin, retryMax time.Duration
-	// ping is both how long an HTTP/2 connection may be silent before a ping is
-	// sent, and how long the ping may take.
-	ping time.Duration
+	// ping is how long an HTTP/2 connection may be silent before a ping is sent, and
+	// pong how long the answer may take.
+	ping, pong time.Duration
 	// suspicion is how long a list or watch may wait for its answer before the
 	// link finds out whether the API server gives any.
 	suspicion time.Duration
@@ -51,7 +51,7 @@ type timing struct {
 	watchFor time.Duration
 }
 
-// defaultTiming finds a dead connection within 6 s, or 1.5 s when somebody wants
+// defaultTiming finds a dead connection within 9 s, or 1.5 s when somebody wants
 // an answer, and the API server within half a second of its return, for two
 // small requests per second while it is away.
 var defaultTiming = timing{
@@ -59,7 +59,8 @@ var defaultTiming = timing{
 	silence:    1500 * time.Millisecond,
 	retryMin:   50 * time.Millisecond,
 	retryMax:   500 * time.Millisecond,
-	ping:       3 * time.Second,
+	ping:       6 * time.Second,
+	pong:       3 * time.Second,
 	suspicion:  3 * time.Second,
 	settle:     10 * time.Second,
 	quiet:      100 * time.Millisecond,
@@ -139,7 +140,7 @@ func tune(rt http.RoundTripper, timing timing) {
 		switch t := rt.(type) {
 		case *http.Transport:
 			t.TLSHandshakeTimeout = handshakeTimeout
-			t.HTTP2 = &http.HTTP2Config{SendPingTimeout: timing.ping, PingTimeout: timing.ping}
+			t.HTTP2 = &http.HTTP2Config{SendPingTimeout: timing.ping, PingTimeout: timing.pong}
 			return
 		case utilnet.RoundTripperWrapper:
 			rt = t.WrappedRoundTripper()
