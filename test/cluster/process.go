@@ -9,10 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -68,19 +70,26 @@ func (c *Cluster) Launch(t testing.TB, program string, env []string, args ...str
 	return p
 }
 
-// FreePort returns a TCP port that nobody listens on.
+// given are the ports that FreePort has returned.
+var given sync.Map
+
+// FreePort returns a TCP port of 127.0.0.1 that nobody listens on, another one each time.
+// It is below those from which the kernel takes the ports of outgoing connections: one of
+// them could be faster than who is to listen.
 func FreePort(t testing.TB) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		port := strconv.Itoa(20000 + rand.IntN(10000))
+		if _, taken := given.LoadOrStore(port, true); taken {
+			continue
+		}
+		if listener, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
+			listener.Close()
+			return port
+		}
 	}
-	defer listener.Close()
-	_, port, err := net.SplitHostPort(listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
+	t.Fatal("found no free port on 127.0.0.1")
+	return ""
 }
 
 // Terminate asks the process to stop, expects that it does within 10 s and with exit
