@@ -74,12 +74,13 @@ func (c *Cluster) Launch(t testing.TB, program string, env []string, args ...str
 var given sync.Map
 
 // FreePort returns a TCP port of 127.0.0.1 that nobody listens on, another one each time.
-// It is below those from which the kernel takes the ports of outgoing connections: one of
-// them could be faster than who is to listen.
+// It is below those of the local cluster, whose API server may be away just then, and those
+// from which the kernel takes the ports of outgoing connections, one of which could be
+// faster than who is to listen.
 func FreePort(t testing.TB) string {
 	t.Helper()
 	for range 100 {
-		port := strconv.Itoa(20000 + rand.IntN(10000))
+		port := strconv.Itoa(10000 + rand.IntN(10000))
 		if _, taken := given.LoadOrStore(port, true); taken {
 			continue
 		}
