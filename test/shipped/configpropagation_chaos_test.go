@@ -293,10 +293,9 @@ func (b *bazaar) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var namespaces []corev1.Namespace
 	for _, namespace := range list.Items {
-		if namespace.DeletionTimestamp == nil {
-			namespaces = append(namespaces, namespace)
+		if namespace.DeletionTimestamp != nil { // The sources in it are about to go, and what they claim with them.
+			return fmt.Errorf("namespace %s is still being deleted", namespace.Name)
 		}
 	}
 	var errs []error
@@ -312,7 +311,7 @@ func (b *bazaar) check(ctx context.Context) error {
 			}
 		}
 		missing := map[*unstructured.Unstructured][]string{} // namespaces, by source
-		for _, namespace := range namespaces {
+		for _, namespace := range list.Items {
 			for _, name := range b.names {
 				if err := b.checkTarget(namespace, name, objects, missing); err != nil {
 					errs = append(errs, fmt.Errorf("%s %s/%s: %w", kind.Resource, namespace.Name, name, err))
@@ -433,7 +432,8 @@ func TestConfigPropagationChaos(t *testing.T) {
 	audit := propagationRequests()
 	time.Sleep(3 * time.Second) // Nothing is to happen in this time, so nothing can be waited for.
 	if writes := writesIn(t, audit); len(writes) > 0 {
-		t.Errorf("writes after that: %v", writes)
+		requests, _ := audit.Requests(t.Context())
+		t.Errorf("writes after that: %v: %v", writes, requests)
 	}
 	if err := b.check(t.Context()); err != nil {
 		t.Errorf("after that: %v", err)
