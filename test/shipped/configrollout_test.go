@@ -349,6 +349,8 @@ func TestConfigRollout(t *testing.T) {
 		"another-tenants": onlyTheOwnNamespaceCounts,
 		"replaced":        replacedByFile,
 		"many-references": manyReferences,
+		"on-delete":       onDeleteLeavesThePods,
+		"scaled":          anAutoscalerIsNotDisturbed,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -483,6 +485,66 @@ func pausedIsRespected(t *testing.T, w workloads) {
 	w.awaitRollouts("Deployment", "paused", 1)
 	w.barrier()
 	w.expectRollouts("long after", "Deployment", "paused", 1)
+}
+
+// onDeleteLeavesThePods to whoever deletes them.
+func onDeleteLeavesThePods(t *testing.T, w workloads) {
+	w.configMap("app", map[string]string{"k": "1"})
+	w.create("StatefulSet", "set", "true", envFrom("app"))
+	w.patch("StatefulSet", "set", `{"spec":{"replicas":1,"updateStrategy":{"type":"OnDelete","rollingUpdate":null}}}`)
+	w.awaitRecord("StatefulSet", "set")
+	pods := shared.Client.CoreV1().Pods(w.namespace)
+	pod := func(what string, right func(*corev1.Pod) bool) (found *corev1.Pod) {
+		t.Helper()
+		cluster.Eventually(t, 20*time.Second, what, func() (err error) {
+			if found, err = pods.Get(t.Context(), "set-0", metav1.GetOptions{}); err == nil && !right(found) {
+				err = fmt.Errorf("the Pod is %s with annotations %v", found.UID, found.Annotations)
+			}
+			return err
+		})
+		return found
+	}
+	first := pod("a Pod", func(*corev1.Pod) bool { return true })
+	w.configMap("app", map[string]string{"k": "2"})
+	w.awaitRollouts("StatefulSet", "set", 1)
+	cluster.Eventually(t, 20*time.Second, "the StatefulSet's controller knows the template", func() error {
+		status := w.get("StatefulSet", "set").Object["status"].(map[string]any)
+		if status["updateRevision"] == status["currentRevision"] {
+			return fmt.Errorf("the status is %v", status)
+		}
+		return nil
+	})
+	pod("the Pod is left alone", func(p *corev1.Pod) bool { return p.UID == first.UID && p.DeletionTimestamp == nil })
+	if err := pods.Delete(t.Context(), "set-0", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	hash := hashOn(w.get("StatefulSet", "set"))
+	pod("the next Pod has the template", func(p *corev1.Pod) bool { return p.UID != first.UID && p.Annotations[rolloutHash] == hash })
+}
+
+// anAutoscalerIsNotDisturbed writes replicas without a pause until a rollout has come.
+func anAutoscalerIsNotDisturbed(t *testing.T, w workloads) {
+	w.configMap("app", map[string]string{"k": "1"})
+	w.create("Deployment", "scaled", "true", envFrom("app"))
+	w.awaitRecord("Deployment", "scaled")
+	w.configMap("app", map[string]string{"k": "2"})
+	var replicas int64
+	cluster.Eventually(t, 20*time.Second, "a rollout", func() error {
+		replicas = replicas%3 + 1
+		scale := fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, replicas)
+		if _, err := w.of("Deployment").Patch(t.Context(), "scaled", types.MergePatchType, scale, metav1.PatchOptions{}, "scale"); err != nil {
+			return err
+		}
+		if hashOn(w.get("Deployment", "scaled")) == "" {
+			return errors.New("there was none")
+		}
+		return nil
+	})
+	w.barrier()
+	w.expectRollouts("scaled meanwhile", "Deployment", "scaled", 1)
+	if got, _, _ := unstructured.NestedInt64(w.get("Deployment", "scaled").Object, "spec", "replicas"); got != replicas {
+		t.Errorf("got %d replicas, want %d as they were last written", got, replicas)
+	}
 }
 
 func missingReferences(t *testing.T, w workloads) {
