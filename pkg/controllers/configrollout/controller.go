@@ -34,7 +34,7 @@ const (
 	timeout = 30 * time.Second
 	// After a conflict the workload is read and judged again at once, attempts times
 	// in all, and after conflictWait if others keep changing it.
-	attempts     = 4
+	attempts     = 10
 	conflictWait = time.Second
 	// maxNote is how many bytes of a note the API accepts.
 	maxNote = 1024
@@ -205,9 +205,8 @@ func (c *controller) reconcile(ctx context.Context, key id) (reconciler.Result, 
 	return reconciler.Result{RequeueAfter: conflictWait}, nil
 }
 
-// judge does what is due for a workload now. What was read past the caches is live: so is
-// then what it refers to, for the caches may be older. The error is a conflict if the
-// workload is no longer what was judged.
+// judge does what is due for a workload now, which is live if it was read past the cache.
+// The error is a conflict if the workload is no longer what was judged.
 func (c *controller) judge(ctx context.Context, key id, w workload, live bool) (reconciler.Result, error) {
 	if w.DeletionTimestamp != nil {
 		c.forget(key)
@@ -240,7 +239,9 @@ func (c *controller) follow(ctx context.Context, key id, w workload, live bool) 
 	s.warned = ""
 	refs := slices.DeleteFunc(referencesOf(&w.template.Spec), func(r reference) bool { return !c.reader.watches(r.kind) })
 	before, standing := s.recordOn(w)
-	found, err := c.contents(ctx, w.Namespace, refs, before, live)
+	// The first record of a live workload must not be of what an older cache has. Later
+	// ones are compared: what the cache does not have yet follows.
+	found, err := c.contents(ctx, w.Namespace, refs, before, live && before == nil)
 	if err != nil {
 		return reconciler.Result{}, err
 	}
