@@ -533,6 +533,10 @@ func secretsOfEachType(t *testing.T, s spread) {
 	create("basic", corev1.SecretTypeBasicAuth, map[string]string{"username": "me", "password": "hunter2"})
 	create("docker", corev1.SecretTypeDockerConfigJson, map[string]string{".dockerconfigjson": `{"auths":{"x":{"auth":"hunter3"}}}`})
 	create("own", "example.com/own", map[string]string{"x": "hunter4"})
+	cluster.Eventually(t, 20*time.Second, "the service account, without which its token is deleted", func() error {
+		_, err := shared.Client.CoreV1().ServiceAccounts(s.of("platform")).Get(t.Context(), "default", metav1.GetOptions{})
+		return err
+	})
 	create("token", corev1.SecretTypeServiceAccountToken, nil)
 	for _, name := range []string{"opaque", "basic", "docker", "own"} {
 		await(name, name)
