@@ -288,7 +288,7 @@ func TestFilesThatCannotBeUsedChangeNothing(t *testing.T) {
 		must(t, err)
 		expect := func(moment, server string, status int) {
 			t.Helper()
-			time.Sleep(2 * time.Second) // so that the files are read again
+			time.Sleep(2 * time.Second) // bubble time, after which the files are read again
 			conn := tls.Client(p.dial(), &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{alice}})
 			defer func() { _ = conn.NetConn().Close() }()
 			must(t, conn.Handshake())

@@ -2,7 +2,8 @@
 // Copyright The Incumbent Authors.
 
 // Package cluster starts a local cluster for the tests of a package, and managers and
-// tools beside it. TestMain calls Main, or a test Start. What is started for one test ends with it.
+// tools beside it. TestMain calls Main, or a test Start. What is started for one test
+// ends with it.
 //
 // One package of tests has one cluster. Its name, as all that it holds, is private to
 // it, so packages of tests can run at the same time.

@@ -38,7 +38,8 @@ func TestDashboardPicture(t *testing.T) {
 }
 
 // liveThrough runs three replicas with controllers good and bad, replaces the leader,
-// and freezes the next one until its lease has run out.
+// and freezes the next one until its lease has run out. Its pauses are what the picture
+// shows: Prometheus scrapes real processes in real time.
 func liveThrough(t *testing.T, p *prometheus, namespace string) {
 	shared.Namespace(t, namespace)
 	for n := range 100 {

@@ -514,7 +514,10 @@ func onDeleteLeavesThePods(t *testing.T, w workloads) {
 		}
 		return nil
 	})
-	pod("the Pod is left alone", func(p *corev1.Pod) bool { return p.UID == first.UID && p.DeletionTimestamp == nil })
+	w.barrier() // time in which a rolling update would have replaced it
+	if now, err := pods.Get(t.Context(), "set-0", metav1.GetOptions{}); err != nil || now.UID != first.UID || now.DeletionTimestamp != nil {
+		t.Errorf("the Pod was not left alone: got %v (%v)", now, err)
+	}
 	if err := pods.Delete(t.Context(), "set-0", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
